@@ -1,0 +1,1 @@
+"""The engine of Caseward: policy, operations, effects, outbox, recovery. It knows no business."""

@@ -1,0 +1,1 @@
+"""Cases: the only way to read or change one."""

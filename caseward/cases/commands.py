@@ -1,0 +1,427 @@
+"""Commands: one transaction each, policy first, outbox last. Every door leads here."""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_jsonable_python
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from caseward.cases import effects
+from caseward.cases.locked import LockedCase, lock_case, operation_view
+from caseward.cases.operations import (
+    Request,
+    accept_force_cancel,
+    accept_transition,
+    accept_undo,
+    new_operation,
+)
+from caseward.cases.timeline import GENESIS
+from caseward.db.session import Database, database_now
+from caseward.db.tables import Case, Effect, Message, Operation, Subject
+from caseward.errors import (
+    ActionNotAllowed,
+    BusinessKeyTaken,
+    CaseNotFound,
+    IdempotencyKeyReused,
+    InputInvalid,
+    MessageNotFound,
+    VersionStale,
+)
+from caseward.overrides import OVERRIDES
+from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening, undo_target
+from caseward.process import Catalogue, Nothing, Process
+from caseward.situation import Actor, EffectView, Situation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What every command carries besides its content."""
+
+    actor: Actor
+    idempotency_key: str
+    traceparent: str
+    if_match: frozenset[int] | None = None
+    """Versions of which the case must have one."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The operation that a command became, now or when the same command came before."""
+
+    operation_id: UUID
+    case_id: UUID
+    repeated: bool = False
+
+
+async def open_case(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    process: str,
+    business_key: str,
+    subject: BaseModel,
+    envelope: Envelope,
+) -> Accepted:
+    """Open a case by the process's opening transition.
+
+    Raises ActionNotAllowed, BusinessKeyTaken, IdempotencyKeyReused.
+    """
+    declared = catalogue[process]
+    data = as_stored(subject)
+    digest = _digest("open", process, business_key, data)
+    twin = await _twin(session, envelope, digest)
+    if twin is not None:
+        return twin
+    decision = decide_opening(declared, envelope.actor)
+    if not decision.allowed:
+        raise ActionNotAllowed(decision.reasons, state=None, version=None)
+    await _claim_business_key(session, process, business_key)
+    transition, now = declared.opening, await database_now(session)
+    first_state = transition.pending or transition.targets[0]
+    case = _new_case(declared, business_key, subject, now, state=first_state)
+    session.add(case)
+    await session.flush()
+    session.add(Subject(case_id=case.id, revision=1, data=data))
+    work = LockedCase(session=session, process=declared, case=case, now=now, operation=None, effects={})
+    operation = new_operation(
+        _request(envelope, decision, digest, None, {}),
+        case_id=case.id,
+        process=process,
+        kind="transition",
+        name=transition.name,
+        case_state=first_state,
+        at=now,
+    )
+    session.add(operation)
+    await session.flush()
+    work.entry(
+        "case.opened",
+        operation=operation,
+        actor=envelope.actor,
+        role=decision.role,
+        title=case.title,
+        business_key=business_key,
+    )
+    work.enter(first_state)
+    case.latest_id = operation.id
+    if transition.steps:
+        work.operation, case.operation_id = operation, operation.id
+    else:
+        operation.state, operation.to_state = "completed", first_state
+        operation.started_at = operation.finished_at = now
+    work.touch()
+    work.promise(operation)
+    return Accepted(operation.id, case.id)
+
+
+def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any, *, state: str) -> Case:
+    return Case(
+        id=uuid7(),
+        process=process.name,
+        business_key=business_key,
+        title=process.headline(subject),
+        state=state,
+        state_since=now,
+        visit=1,
+        final=False,
+        version=0,
+        fence=1,
+        subject_revision=1,
+        operation_id=None,
+        latest_id=None,
+        deadline_at=None,
+        escalated_to=None,
+        condition="queued",
+        condition_since=now,
+        recovery_owner=None,
+        waiting_on=None,
+        timeline_number=0,
+        timeline_head=GENESIS,
+        opened_at=now,
+        changed_at=now,
+    )
+
+
+async def request_transition(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    process: str,
+    case_id: UUID,
+    transition: str,
+    input: BaseModel,  # noqa: A002 - the word of the contract
+    reason: str | None,
+    envelope: Envelope,
+) -> Accepted:
+    """Accept a transition.
+
+    Raises CaseNotFound, VersionStale, ActionNotAllowed, InputInvalid, BusinessKeyTaken, IdempotencyKeyReused.
+    """
+    data = as_stored(input)
+    digest = _digest(process, str(case_id), transition, data, reason)
+    twin = await _twin(session, envelope, digest)
+    if twin is not None:
+        return twin
+    work = await lock_case(session, catalogue, case_id, process=process)
+    decision = await _admit(work, envelope, Action("transition", transition))
+    declared = work.process.transition(transition)
+    if declared is None:
+        raise CaseNotFound
+    revised = None
+    if declared.revise is not None:
+        current = await session.get_one(Subject, (case_id, work.case.subject_revision))
+        subject = work.process.subject.model_validate(current.data)
+        revised = as_stored(declared.revise(subject, input))
+    request = _request(envelope, decision, digest, reason, data)
+    if work.case.final:  # a reopening wants the business key back
+        await _claim_business_key(session, process, work.case.business_key)
+    operation = await accept_transition(work, declared, request, subject=revised)
+    return Accepted(operation.id, case_id)
+
+
+async def request_override(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    case_id: UUID,
+    override: str,
+    input: BaseModel,  # noqa: A002 - the word of the contract
+    envelope: Envelope,
+) -> Accepted:
+    """Accept an override. Raises what `request_transition` raises."""
+    data = as_stored(input)
+    digest = _digest("override", str(case_id), override, data)
+    twin = await _twin(session, envelope, digest)
+    if twin is not None:
+        return twin
+    work = await lock_case(session, catalogue, case_id)
+    action = Action("override", override, data.get("step"), data.get("item"))
+    decision = await _admit(work, envelope, action)
+    request = _request(envelope, decision, digest, data["reason"], {k: v for k, v in data.items() if k != "reason"})
+    if OVERRIDES[override].per_step:
+        return await _help(work, override, decision.target, request, data)
+    if override == "force_cancel":
+        operation = await accept_force_cancel(work, request)
+    else:
+        target = work.operation or await session.get_one(Operation, work.case.latest_id)
+        if work.case.final:
+            await _claim_business_key(session, work.case.process, work.case.business_key)
+        operation = await accept_undo(work, target, request)
+    return Accepted(operation.id, case_id)
+
+
+async def _help(
+    work: LockedCase, override: str, target: EffectView | None, request: Request, data: dict[str, Any]
+) -> Accepted:
+    """Accept retry, skip or mark_done: the change is written now, and the operation ends when its effect shows."""
+    effect = work.effects[target.key] if target else None
+    result = _check_step_input(work.process, override, target, data)
+    operation = new_operation(
+        request,
+        case_id=work.case.id,
+        process=work.case.process,
+        kind="override",
+        name=override,
+        case_state=work.case.state,
+        at=work.now,
+        from_state=work.case.state,
+        fence=work.case.fence,
+        subject_revision=work.case.subject_revision,
+    )
+    operation.acts_on = work.case.operation_id
+    work.session.add(operation)
+    if target is not None:
+        operation.step, operation.item, operation.effect_key = target.address, target.item, target.key
+    state_title = work.process.state(work.case.state).title
+    work.entry(
+        "operation.accepted",
+        operation=operation,
+        actor=request.actor,
+        role=request.role,
+        reason=request.reason,
+        effect=effect,
+        action=OVERRIDES[override].title,
+        from_state=state_title,
+        case_state=state_title,
+        input=operation.input,
+    )
+    if effect is None:
+        if work.operation is not None:
+            work.operation.blocked = None
+        work.finish_helper(operation)
+    else:
+        if effect.outcome == "unknown" and data.get("happened") is False:
+            effects.rule_out(work, effect, operation)
+        if override == "retry":
+            effects.retry_now(work, effect, operation)
+        elif override == "skip":
+            effects.leave_out(work, effect, operation)
+        else:
+            effects.mark_done(work, effect, operation, result)
+    work.touch()
+    work.promise(operation)
+    return Accepted(operation.id, work.case.id)
+
+
+def _check_step_input(
+    process: Process, override: str, target: EffectView | None, data: dict[str, Any]
+) -> dict[str, Any]:
+    """Check what only fits this very effect; returns the result of a `mark_done`. Raises InputInvalid."""
+    if override == "mark_done" and target is not None:
+        model = Nothing if target.direction == "undo" else process.steps[target.step].result
+        try:
+            return as_stored(model.model_validate(data["result"]))
+        except ValidationError as fault:
+            raise InputInvalid(
+                "The result does not fit the step's result type.", errors=field_errors(fault, ("result",))
+            ) from fault
+    happened = data.get("happened")
+    if happened is True:
+        message = "To state that it happened, mark it as done."
+        raise InputInvalid(message, errors=[{"field": "happened", "message": message}])
+    undecided = target is not None and target.outcome == "unknown" and not target.ruled_out
+    if undecided and happened is None and (override == "skip" or target.cause == "unknown"):
+        message = "Nobody knows whether it happened. Say `happened: false`, or mark it as done."
+        raise InputInvalid(message, errors=[{"field": "happened", "message": message}])
+    return {}
+
+
+async def requeue_message(session: AsyncSession, catalogue: Catalogue, *, message_id: int, actor: Actor) -> Message:
+    """Release a parked outbox message for another try. Raises MessageNotFound."""
+    message = await session.get(Message, message_id)
+    if message is None or not message.parked:
+        raise MessageNotFound
+    work = await lock_case(session, catalogue, message.case_id)
+    await session.refresh(message, with_for_update=True)
+    if not message.parked:
+        raise MessageNotFound
+    message.parked, message.tries, message.next_at = False, 0, work.now
+    work.entry("message.requeued", actor=actor, destination=message.destination)
+    work.touch()
+    await session.execute(text("SELECT pg_notify('caseward_outbox', '')"))
+    return message
+
+
+async def refuse(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor, **facts: str) -> None:
+    """Keep a refusal that nobody else would see: one that came by a signal."""
+    work = await lock_case(session, catalogue, case_id)
+    work.entry("override.refused", actor=actor, **facts)
+    work.touch()
+
+
+async def note_parked(database: Database, catalogue: Catalogue, *, case_id: UUID, destination: str, error: str) -> None:
+    """Tell in the case's timeline that a message of it was parked."""
+    async with database.transaction() as session:
+        work = await lock_case(session, catalogue, case_id)
+        work.entry("message.parked", destination=destination, message=error)
+        work.touch()
+
+
+async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decision:
+    """See that the case is one of the actor's, that it is the expected version, and that the policy allows it."""
+    if not work.process.visible_to(envelope.actor.roles):
+        raise CaseNotFound
+    version = work.case.version
+    if envelope.if_match is not None and version not in envelope.if_match:
+        raise VersionStale("The case has changed since.", state=work.case.state, version=version)
+    now = await whole_situation(work)
+    decision = decide(now, envelope.actor, action)
+    if not decision.allowed:
+        raise ActionNotAllowed(decision.reasons, state=work.case.state, version=version)
+    return decision
+
+
+async def whole_situation(work: LockedCase) -> Situation:
+    """The situation with all that the policy looks back on."""
+    return await look_back(work.session, work.situation(), work.case)
+
+
+async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
+    """Add who acted before and which operation an undo would take back."""
+    watched = {name for transition in now.process.transitions for name in transition.four_eyes}
+    acted: dict[str, frozenset[str]] = {}
+    if watched:
+        rows = await session.execute(
+            select(Operation.name, func.array_agg(Operation.actor_id.distinct()))
+            .where(Operation.case_id == case.id, Operation.kind == "transition", Operation.name.in_(watched))
+            .group_by(Operation.name)
+        )
+        acted = {name: frozenset(actors) for name, actors in rows}
+    latest = None
+    if now.operation is None and case.latest_id is not None:
+        row = await session.get_one(Operation, case.latest_id)
+        steps = await session.scalars(select(Effect.step).where(Effect.operation_id == row.id))
+        latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
+    return replace(now, acted=acted, latest=latest)
+
+
+async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
+    """The operation of the same command sent before; a concurrent twin waits here for the first one's commit."""
+    lock = hashlib.sha256(f"{envelope.actor.id}\0{envelope.idempotency_key}".encode()).digest()[:8]
+    await session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock, signed=True))))
+    found = (
+        await session.execute(
+            select(Operation.id, Operation.case_id, Operation.content_digest).where(
+                Operation.actor_id == envelope.actor.id, Operation.idempotency_key == envelope.idempotency_key
+            )
+        )
+    ).one_or_none()
+    if found is None:
+        return None
+    if found.content_digest != digest:
+        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
+    return Accepted(found.id, found.case_id, repeated=True)
+
+
+async def _claim_business_key(session: AsyncSession, process: str, business_key: str) -> None:
+    """Make sure that no open case has the key, and that none gets it before this transaction ends."""
+    lock = hashlib.sha256(f"{process}\0{business_key}".encode()).digest()[:8]
+    await session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock, signed=True))))
+    holder = await session.scalar(
+        select(Case.id).where(Case.process == process, Case.business_key == business_key, ~Case.final)
+    )
+    if holder is not None:
+        raise BusinessKeyTaken(
+            f"An open case has the business key {business_key}.",
+            case_id=str(holder),
+            href=f"/v1/cases/{holder}",
+            reasons=[{"code": "business_key_taken", "message": "An open case has this business key."}],
+        )
+
+
+def _request(
+    envelope: Envelope, decision: Decision, digest: bytes, reason: str | None, data: dict[str, Any]
+) -> Request:
+    return Request(
+        actor=envelope.actor,
+        role=decision.role,
+        reason=reason,
+        input=data,
+        idempotency_key=envelope.idempotency_key,
+        content_digest=digest,
+        traceparent=envelope.traceparent,
+    )
+
+
+def _digest(*content: Any) -> bytes:
+    """What makes two commands the same."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+def as_stored(model: BaseModel) -> dict[str, Any]:
+    """A model as JSON, the form in which it is kept."""
+    return to_jsonable_python(model)
+
+
+def field_errors(fault: ValidationError, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Each wrong field with what is wrong, without repeating what was sent."""
+    return [
+        {"field": ".".join(str(part) for part in (*prefix, *error["loc"])), "message": error["msg"]}
+        for error in fault.errors(include_url=False, include_context=False, include_input=False)
+    ]

@@ -1,0 +1,523 @@
+"""The effect protocol: reserve, then (outside any transaction) probe and act, then settle.
+
+Three functions, each called in a transaction of its caller's: `open_step` and `reserve` share the first one,
+`settle` has the second. All run under the case's lock; none talks to a partner.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.operations import Request, accept_undo, action_title, open_compensation, void_effect
+from caseward.db.tables import Attempt, Effect, Operation, Subject
+from caseward.errors import PartnerFailed
+from caseward.messages import StepAnswer, StepCall
+from caseward.partner import Offer
+from caseward.process import ENGINEERING, IMPOSSIBLE, Catalogue, Step
+from caseward.situation import SYSTEM, Outcome, step_title
+
+LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
+NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
+POLL_EVERY = timedelta(seconds=5)  # how often a partner that acknowledged is asked, where it can be
+
+
+class LeaseHeld(Exception):  # noqa: N818 - no error: another worker is at it, come back later
+    """Another attempt's lease lives; `remaining` says how long at most."""
+
+    def __init__(self, remaining: timedelta) -> None:
+        super().__init__(f"another attempt holds the lease for {remaining.total_seconds():.1f} s")
+        self.remaining = remaining
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStep:
+    """A step that may go on: what its activity may know, read under the lock."""
+
+    work: LockedCase
+    operation: Operation
+    step: Step[Any]
+    effect: Effect | None
+    opened_at: float
+    """`time.monotonic()` before the lease could begin."""
+    subject: dict[str, Any]
+    standing: Mapping[str, dict[str, Any]]
+    """By step: the newest result in this case that was not offset."""
+    original: dict[str, Any] | None
+    """For a compensation: the result of the effect that it offsets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reservation:
+    """The leave to make one attempt."""
+
+    effect_key: str
+    attempt: int
+    send_before: float
+    ask_first: bool
+    """The last outcome is unknown: probe before anything is sent."""
+    may_send: bool
+    """False where only a probe may be made."""
+    not_found_counts: bool
+    """The partner's settling time is over, so that "not found" proves that nothing happened."""
+    traceparent: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """How an attempt ended."""
+
+    outcome: Outcome
+    result: dict[str, Any] | None = None
+    error_class: str | None = None
+    code: str = ""
+    message: str = ""
+    retry_after: timedelta | None = None
+    cause: str | None = None
+    """Blocks at once, for this cause."""
+    sent: bool = True
+    """A request may have left us in this attempt."""
+
+
+async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall) -> OpenStep | StepAnswer:
+    """Lock the case and look whether this step may go on; else answer what stands.
+
+    Raises LeaseHeld where another attempt is under way.
+    """
+    opened_at = time.monotonic()
+    work = await lock_case(session, catalogue, UUID(call.case_id))
+    operation = work.operation
+    if work.case.fence != call.fence or operation is None or str(operation.id) != call.operation_id:
+        return StepAnswer("superseded", work.case.version, news=work.news())
+    step = work.process.steps[call.step]
+    effect = work.effects.get(call.effect_key)
+    if effect is not None:
+        standing = await _standing_answer(work, effect, call)
+        if standing is not None:
+            return standing
+    elif call.settle_only:
+        return StepAnswer("settled", work.case.version)  # never reserved: nothing to find out
+    original = None
+    if call.direction == "undo":
+        offset = work.effects[call.effect_key.removesuffix(":undo")]
+        if not offset.standing:
+            return StepAnswer("settled", work.case.version)
+        original = offset.result or {}
+    revision = operation.subject_revision if operation.kind == "transition" else work.case.subject_revision
+    subject = await session.get_one(Subject, (work.case.id, revision))
+    latest = sorted((e for e in work.effects.values() if e.standing and e.settled_at), key=lambda e: str(e.settled_at))
+    return OpenStep(
+        work=work,
+        operation=operation,
+        step=step,
+        effect=effect,
+        opened_at=opened_at,
+        subject=subject.data,
+        standing={e.step: e.result or {} for e in latest if e.direction == "do"},
+        original=original,
+    )
+
+
+async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer | None:
+    """The answer where nothing is to be done now; None where an attempt is due."""
+    if effect.state == "settled":
+        if effect.decided_by is not None:
+            await _finish_helper(work, effect.decided_by)
+        return _answer(work, effect)
+    if effect.state == "running":
+        await _lapse(work, effect)
+    if call.settle_only and (effect.outcome == "failed" or effect.ruled_out_by is not None):
+        void_effect(work, effect)
+        work.touch()
+        return _answer(work, effect)
+    if effect.state == "blocked":
+        return _answer(work, effect)
+    if effect.next_attempt_at is not None and effect.next_attempt_at > work.now:
+        return _answer(work, effect)
+    if effect.state == "waiting" and effect.answer_by is not None and effect.answer_by <= work.now:
+        _block(work, effect, cause="no_answer", owner=effect.recovery_owner)
+        work.touch()
+        return _answer(work, effect)
+    return None
+
+
+async def _lapse(work: LockedCase, effect: Effect) -> None:
+    """Close an attempt whose lease ended without an outcome: whoever made it is gone, and nobody knows how far it got.
+
+    Raises LeaseHeld while the lease lives.
+    """
+    attempt = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
+    if attempt.lease_until > work.now:
+        raise LeaseHeld(attempt.lease_until - work.now)
+    error = {"error_class": None, "code": "lease_lapsed", "message": "The worker went away in the middle."}
+    attempt.outcome, attempt.error, attempt.ended_at = "unknown", error, attempt.lease_until
+    effect.state, effect.since, effect.next_attempt_at = "retrying", work.now, work.now
+    effect.outcome = effect.outcome if effect.outcome == "acknowledged" else "unknown"
+    effect.error, effect.maybe_sent_until, effect.ruled_out_by = error, attempt.lease_until, None
+    _say(work, effect, "effect.outcome_unknown", code="lease_lapsed", attempt=attempt.number)
+    await _finish_retry(work, effect)
+
+
+async def reserve(
+    opened: OpenStep, call: StepCall, offer: Offer, partner: str, request: dict[str, Any]
+) -> Reservation | StepAnswer:
+    """Write the attempt with its lease, or answer why there can't be one."""
+    work, now = opened.work, opened.work.now
+    effect = opened.effect or _new_effect(opened, call, partner)
+    if effect.request is None:
+        effect.request = request
+    elif effect.request != request:
+        return _block_answer(work, effect, cause="invalid", owner=ENGINEERING)
+    asking = effect.outcome in {"unknown", "acknowledged"} and effect.ruled_out_by is None
+    again = not asking or (offer.idempotent and effect.outcome != "acknowledged")
+    ask_first = asking and offer.probe
+    if asking and not again and not ask_first:
+        if effect.outcome == "acknowledged":  # only its callback can tell
+            effect.next_attempt_at = effect.answer_by
+            return _answer(work, effect)
+        return _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
+    lease = offer.deadline * (2 if ask_first else 1) + LEASE_MARGIN
+    effect.attempt_count += 1
+    effect.state, effect.since = "running", now
+    effect.next_attempt_at = effect.cause = None
+    await work.session.flush()  # the attempt refers to its effect
+    work.session.add(
+        Attempt(
+            effect_key=effect.key,
+            number=effect.attempt_count,
+            operation_id=opened.operation.id,
+            lease_until=now + lease,
+            started_at=now,
+            outcome=None,
+            error=None,
+            ended_at=None,
+        )
+    )
+    counts = effect.maybe_sent_until is not None and effect.maybe_sent_until + offer.settling <= now
+    _begin_operation(work, opened.operation)
+    _say(work, effect, "attempt.started", attempt=effect.attempt_count)
+    work.touch()
+    return Reservation(
+        effect_key=effect.key,
+        attempt=effect.attempt_count,
+        send_before=opened.opened_at + lease.total_seconds(),
+        ask_first=ask_first,
+        may_send=again or (effect.outcome == "unknown" and not call.settle_only),
+        not_found_counts=counts,
+        traceparent=opened.operation.traceparent,
+    )
+
+
+def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement) -> StepAnswer:
+    """Settle a step whose activity decided without sending: not needed, or our own code failed."""
+    work = opened.work
+    effect = opened.effect or _new_effect(opened, call, opened.step.partner)
+    _begin_operation(work, opened.operation)
+    if settlement.outcome == "not_needed":
+        effect.outcome, effect.state = "not_needed", "settled"
+        effect.settled_at = effect.since = work.now
+        _say(work, effect, "effect.not_needed", message=settlement.message)
+    else:
+        if effect.outcome is None:
+            effect.outcome = settlement.outcome
+        effect.error = _error(settlement)
+        owner = effect.recovery_owner if settlement.cause == "no_compensation" else ENGINEERING
+        _block(work, effect, cause=settlement.cause or "code_error", owner=owner)
+    work.touch()
+    return _answer(work, effect)
+
+
+def _begin_operation(work: LockedCase, operation: Operation) -> None:
+    if operation.state == "accepted":
+        operation.state, operation.started_at = "running", work.now
+
+
+def _new_effect(opened: OpenStep, call: StepCall, partner: str) -> Effect:
+    work, step = opened.work, opened.step
+    undoes = call.effect_key.removesuffix(":undo") if call.direction == "undo" else None
+    effect = Effect(
+        key=call.effect_key,
+        case_id=work.case.id,
+        operation_id=work.effects[undoes].operation_id if undoes else opened.operation.id,
+        driven_by=opened.operation.id,
+        step=step.name,
+        item=call.item,
+        direction=call.direction,
+        of_effect=undoes,
+        partner=partner,
+        recovery_owner=work.process.owner_of(step),
+        state="running",
+        outcome=None,
+        decision=None,
+        decided_by=None,
+        ruled_out_by=None,
+        retry_by=None,
+        cause=None,
+        error=None,
+        request=None,
+        result=None,
+        standing=False,
+        offset_at=None,
+        attempt_count=0,
+        burst=0,
+        next_attempt_at=None,
+        maybe_sent_until=None,
+        answer_by=None,
+        since=work.now,
+        reserved_at=work.now,
+        settled_at=None,
+    )
+    work.session.add(effect)
+    work.effects[effect.key] = effect
+    return effect
+
+
+async def settle(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    call: StepCall,
+    *,
+    attempt_number: int,
+    offer: Offer,
+    settlement: Settlement,
+) -> StepAnswer:
+    """Write an attempt's outcome and what follows from it. News only moves an effect forward.
+
+    Called late (the lease lapsed, the case was taken over, somebody left the step out) it still keeps what it learnt.
+    """
+    work = await lock_case(session, catalogue, UUID(call.case_id))
+    effect = work.effects.get(call.effect_key) or await session.get_one(Effect, call.effect_key)
+    work.effects.setdefault(effect.key, effect)
+    attempt = await session.get_one(Attempt, (call.effect_key, attempt_number))
+    current = attempt.ended_at is None and effect.attempt_count == attempt_number
+    if attempt.outcome in {None, "unknown"}:
+        attempt.outcome, attempt.error = settlement.outcome, _error(settlement)
+        attempt.ended_at = attempt.ended_at or work.now
+    if settlement.outcome == "succeeded":
+        await _succeed(work, effect, settlement)
+    elif current and effect.state != "settled":
+        await _not_yet(work, effect, offer, settlement, settle_only=call.settle_only)
+    if current:
+        await _finish_retry(work, effect)
+    work.touch()
+    if work.case.fence != call.fence:
+        return StepAnswer("superseded", work.case.version, news=work.news())
+    return _answer(work, effect)
+
+
+async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> None:
+    if effect.outcome == "succeeded":
+        return
+    late = effect.state == "settled" and effect.decision in {"skipped", "voided", "given_up"}
+    effect.outcome, effect.error = "succeeded", None
+    if effect.decision == "marked_done":
+        return  # the person's result stands; the outcome stands beside it
+    effect.result = settlement.result
+    effect.settled_at = effect.settled_at or work.now
+    effect.next_attempt_at = effect.cause = effect.answer_by = None
+    if effect.state != "settled":
+        effect.state, effect.since = "settled", work.now
+    _say(work, effect, "effect.landed_late" if late else "effect.succeeded", result=settlement.result)
+    if effect.direction == "undo":
+        _mark_offset(work, effect)
+        return
+    effect.standing = True
+    if late and (work.process.steps[effect.step].compensable or work.process.steps[effect.step].undo is IMPOSSIBLE):
+        await open_compensation(work, effect)
+
+
+def _mark_offset(work: LockedCase, compensation: Effect) -> None:
+    original = work.effects[compensation.of_effect or ""]
+    original.standing, original.offset_at = False, work.now
+
+
+async def _not_yet(
+    work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement, *, settle_only: bool
+) -> None:
+    """Failed, unknown or acknowledged: what follows, by what the partner offers and the step declares."""
+    step = work.process.steps[effect.step]
+    effect.error = _error(settlement)
+    asked = effect.outcome in {"unknown", "acknowledged"} and effect.ruled_out_by is None
+    if settlement.outcome == "acknowledged":
+        if effect.outcome != "acknowledged":
+            effect.answer_by = work.now + step.answer_within
+            _say(work, effect, "effect.acknowledged")
+        effect.outcome, effect.error = "acknowledged", None
+        effect.state, effect.since = "waiting", effect.since if asked else work.now
+        effect.next_attempt_at = work.now + POLL_EVERY if offer.probe else effect.answer_by
+        return
+    if settlement.outcome == "unknown":
+        if effect.outcome != "acknowledged":
+            effect.outcome = "unknown"
+        if settlement.sent:
+            effect.maybe_sent_until, effect.ruled_out_by = work.now, None
+        _say(work, effect, "effect.outcome_unknown", code=settlement.code, attempt=effect.attempt_count)
+    else:
+        effect.outcome = "failed"
+        _say(work, effect, "effect.failed", code=settlement.code, error_class=settlement.error_class or "")
+        if settle_only:
+            void_effect(work, effect)
+            return
+    can_learn = effect.outcome == "failed" or offer.probe or offer.idempotent
+    if settlement.cause or not can_learn:
+        owner = ENGINEERING if settlement.cause == "code_error" else effect.recovery_owner
+        _block(work, effect, cause=settlement.cause or "unknown", owner=owner)
+        return
+    if settlement.code == NOT_FOUND_YET and effect.maybe_sent_until is not None:
+        effect.state, effect.since = "retrying", work.now
+        effect.next_attempt_at = effect.maybe_sent_until + offer.settling
+        return
+    waits = step.retry.waits
+    transient = effect.outcome != "failed" or settlement.error_class == "transient"
+    if transient and effect.burst < len(waits):
+        wait = max(waits[effect.burst], settlement.retry_after or timedelta(0))
+        effect.burst += 1
+        effect.state, effect.since = "retrying", work.now
+        effect.next_attempt_at = work.now + wait
+        return
+    cause = "exhausted" if transient else settlement.error_class or "exhausted"
+    await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
+
+
+async def _exhaust(work: LockedCase, effect: Effect, step: Step[Any], cause: str, *, by_declaration: bool) -> None:
+    """No attempt is left: block, undo the operation, or go on without, as the step declares."""
+    if by_declaration and step.exhausted == "proceed":
+        effect.state, effect.decision = "settled", "given_up"
+        effect.settled_at = effect.since = work.now
+        effect.cause = cause
+        _say(work, effect, "effect.given_up")
+        return
+    _block(work, effect, cause=cause, owner=effect.recovery_owner)
+    operation = work.operation
+    if by_declaration and step.exhausted == "undo" and operation is not None and operation.kind == "transition":
+        reason = f"{step.title}: no attempt is left, and the step declares that the operation is undone then."
+        request = Request(actor=SYSTEM, role=None, reason=reason, traceparent=operation.traceparent)
+        await accept_undo(work, operation, request)
+
+
+def _block(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> None:
+    effect.state, effect.cause, effect.recovery_owner = "blocked", cause, owner
+    effect.since, effect.next_attempt_at = work.now, None
+
+
+def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> StepAnswer:
+    _block(work, effect, cause=cause, owner=owner)
+    if effect.error is None or cause == "invalid":
+        message = "The request has changed since it was first sent." if cause == "invalid" else cause
+        effect.error = {"error_class": "invalid" if cause == "invalid" else None, "code": cause, "message": message}
+    work.touch()
+    return _answer(work, effect)
+
+
+async def _finish_retry(work: LockedCase, effect: Effect) -> None:
+    if effect.retry_by is not None:
+        await _finish_helper(work, effect.retry_by)
+        effect.retry_by = None
+
+
+async def _finish_helper(work: LockedCase, operation_id: UUID) -> None:
+    helper = await work.session.get_one(Operation, operation_id)
+    if helper.finished_at is None:
+        work.finish_helper(helper)
+        work.touch()
+
+
+def _answer(work: LockedCase, effect: Effect) -> StepAnswer:
+    delay = None
+    if effect.state in {"retrying", "waiting"} and effect.next_attempt_at is not None:
+        delay = max(0.0, (effect.next_attempt_at - work.now).total_seconds())
+    happened = effect.standing or effect.decision == "marked_done"
+    if effect.state == "running":
+        message = "a running effect has no answer"
+        raise AssertionError(message)
+    return StepAnswer(
+        state=_ANSWERS[effect.state],
+        version=work.case.version,
+        happened=happened,
+        result=effect.result if happened else None,
+        delay=delay,
+        news=work.news(),
+    )
+
+
+_ANSWERS: dict[str, Literal["settled", "retrying", "waiting", "blocked"]] = {
+    "settled": "settled",
+    "retrying": "retrying",
+    "waiting": "waiting",
+    "blocked": "blocked",
+}
+
+
+def _error(settlement: Settlement) -> dict[str, Any] | None:
+    if settlement.outcome in {"succeeded", "not_needed", "acknowledged"}:
+        return None
+    return {"error_class": settlement.error_class, "code": settlement.code, "message": settlement.message}
+
+
+def _say(work: LockedCase, effect: Effect, entry_type: str, **data: Any) -> None:
+    step = work.process.steps[effect.step]
+    title = step_title(step, "undo" if effect.direction == "undo" else "do")
+    operation = work.operation if work.operation and effect.driven_by == work.operation.id else None
+    work.entry(entry_type, operation=operation, effect=effect, title=title, partner=effect.partner, **data)
+
+
+def of_failure(answer: PartnerFailed) -> Settlement:
+    """A partner's refusal as an outcome."""
+    return Settlement(
+        outcome="failed",
+        error_class=answer.error_class,
+        code=answer.code,
+        message=answer.message,
+        retry_after=answer.retry_after,
+    )
+
+
+async def attempts_of(session: AsyncSession, effect_keys: list[str]) -> list[Attempt]:
+    """Every attempt at these effects, in order."""
+    found = await session.scalars(
+        select(Attempt).where(Attempt.effect_key.in_(effect_keys)).order_by(Attempt.effect_key, Attempt.number)
+    )
+    return list(found)
+
+
+def rule_out(work: LockedCase, effect: Effect, operation: Operation) -> None:
+    """Somebody stated that the unknown outcome did not happen; their word stands beside it."""
+    effect.ruled_out_by = operation.id
+    _say(work, effect, "effect.ruled_out", by=action_title(work, operation))
+
+
+def retry_now(work: LockedCase, effect: Effect, operation: Operation) -> None:
+    """Make the next attempt due, with a fresh burst."""
+    effect.state = "waiting" if effect.outcome == "acknowledged" else "retrying"
+    effect.since, effect.next_attempt_at, effect.burst = work.now, work.now, 0
+    effect.cause = None
+    effect.retry_by = operation.id
+
+
+def leave_out(work: LockedCase, effect: Effect, operation: Operation) -> None:
+    """Record that a person decided to go on without it."""
+    _decide(work, effect, operation, "skipped")
+    _say(work, effect, "effect.skipped")
+
+
+def mark_done(work: LockedCase, effect: Effect, operation: Operation, result: dict[str, Any]) -> None:
+    """Record that it was done by hand, with the result that the story needs."""
+    _decide(work, effect, operation, "marked_done")
+    effect.result = result
+    _say(work, effect, "effect.marked_done", result=result)
+    if effect.direction == "undo":
+        _mark_offset(work, effect)
+    else:
+        effect.standing = True
+
+
+def _decide(work: LockedCase, effect: Effect, operation: Operation, decision: str) -> None:
+    effect.state, effect.decision, effect.decided_by = "settled", decision, operation.id
+    effect.settled_at = effect.since = work.now
+    effect.next_attempt_at = effect.cause = effect.answer_by = None

@@ -1,0 +1,298 @@
+"""A case under its lock: what one writing transaction holds in its hand."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal, cast
+from uuid import UUID
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from caseward.cases.timeline import new_entry
+from caseward.db.tables import Case, Effect, Operation
+from caseward.documents import CaseFacts, status_document, step_documents
+from caseward.errors import CaseNotFound
+from caseward.messages import News, Offset, Order
+from caseward.outbox import store
+from caseward.overrides import OVERRIDES
+from caseward.policy import begins_impossible
+from caseward.process import NONE_NEEDED, Catalogue, Process, Step
+from caseward.situation import FINISHED, SYSTEM, Actor, EffectView, OperationView, Situation, condition
+
+
+def effect_view(row: Effect) -> EffectView:
+    """The row as plain data."""
+    return EffectView(
+        key=row.key,
+        operation_id=row.operation_id,
+        step=row.step,
+        item=row.item,
+        direction=cast("Any", row.direction),
+        partner=row.partner,
+        recovery_owner=row.recovery_owner,
+        state=cast("Any", row.state),
+        outcome=cast("Any", row.outcome),
+        decision=cast("Any", row.decision),
+        cause=row.cause,
+        error=row.error,
+        result=row.result,
+        attempt_count=row.attempt_count,
+        next_attempt_at=row.next_attempt_at,
+        answer_by=row.answer_by,
+        since=row.since,
+        offset=row.offset_at is not None,
+        ruled_out=row.ruled_out_by is not None,
+    )
+
+
+def operation_view(row: Operation, *, impossible_begun: bool = False) -> OperationView:
+    """The row as plain data."""
+    return OperationView(
+        id=row.id,
+        kind=cast("Any", row.kind),
+        name=row.name,
+        state=cast("Any", row.state),
+        acts_on_name=None,
+        accepted_at=row.accepted_at,
+        blocked=row.blocked,
+        impossible_begun=impossible_begun,
+    )
+
+
+def declared_steps(process: Process, operation: Operation) -> tuple[Step[Any], ...]:
+    """The steps that the operation's story has."""
+    transition = process.transition(operation.name) if operation.kind == "transition" else None
+    return transition.steps if transition else ()
+
+
+@dataclass
+class LockedCase:
+    """One case, its operation in flight and the effects that matter, in one transaction under the case's lock."""
+
+    session: AsyncSession
+    process: Process
+    case: Case
+    now: datetime
+    """By the database's clock, never before the case's last change."""
+    operation: Operation | None
+    effects: dict[str, Effect]
+    """Driven by the operation in flight, or standing in this case."""
+    _touched: bool = field(default=False)
+
+    def driven(self) -> list[Effect]:
+        """The effects that the operation in flight works on, in the order in which they were reserved."""
+        if self.operation is None:
+            return []
+        mine = [effect for effect in self.effects.values() if effect.driven_by == self.case.operation_id]
+        return sorted(mine, key=lambda effect: (effect.reserved_at, effect.key))
+
+    def situation(self) -> Situation:
+        """The case as plain data, without what only the policy looks back on."""
+        case = self.case
+        driven = self.driven()
+        impossible = begins_impossible(self.process, (effect.step for effect in driven))
+        return Situation(
+            process=self.process,
+            case_id=case.id,
+            state=case.state,
+            state_since=case.state_since,
+            deadline_at=case.deadline_at,
+            escalated_to=case.escalated_to,
+            version=case.version,
+            operation=operation_view(self.operation, impossible_begun=impossible) if self.operation else None,
+            effects=tuple(effect_view(effect) for effect in driven),
+        )
+
+    def entry(
+        self,
+        entry_type: str,
+        *,
+        operation: Operation | None = None,
+        actor: Actor = SYSTEM,
+        role: str | None = None,
+        reason: str | None = None,
+        effect: Effect | None = None,
+        **data: Any,
+    ) -> None:
+        """Append to the timeline."""
+        operation = operation or self.operation
+        self.session.add(
+            new_entry(
+                self.case,
+                entry_type,
+                at=self.now,
+                actor=actor,
+                role=role,
+                reason=reason,
+                operation_id=operation.id if operation else None,
+                effect_key=effect.key if effect else None,
+                traceparent=operation.traceparent if operation else None,
+                data=data,
+            )
+        )
+
+    def enter(self, state_name: str) -> None:
+        """Move to another state; its deadline begins."""
+        state = self.process.state(state_name)
+        self.case.state = state_name
+        self.case.state_since = self.now
+        self.case.visit = self.case.version + (0 if self._touched else 1)
+        self.case.final = state.final
+        self.case.escalated_to = None
+        self.case.deadline_at = self.now + state.deadline.after if state.deadline else None
+
+    def touch(self) -> None:
+        """Raise the version, once a transaction, and bring the projected condition up to date."""
+        if not self._touched:
+            self.case.version += 1
+            self._touched = True
+        current = condition(self.situation())
+        self.case.condition = current.name
+        self.case.condition_since = current.since
+        self.case.recovery_owner = current.recovery_owner
+        self.case.waiting_on = current.waiting_on
+        self.case.changed_at = self.now
+
+    def news(self) -> News:
+        """How the case stands now, for the workflow."""
+        situation = self.situation()
+        steps = []
+        if self.operation is not None:
+            offsets = [effect_view(self.effects[key]) for key in self.operation.offsets if key in self.effects]
+            steps = step_documents(
+                self.process, declared_steps(self.process, self.operation), situation.effects, offsets
+            )
+        case = self.case
+        facts = CaseFacts(
+            business_key=case.business_key,
+            title="",
+            subject={},
+            subject_revision=case.subject_revision,
+            opened_at=case.opened_at,
+            changed_at=case.changed_at,
+        )
+        return News(
+            version=case.version,
+            status=status_document(situation, facts, steps),
+            final=case.final and self.operation is None,
+            deadline_at=case.deadline_at.isoformat() if case.deadline_at and self.operation is None else None,
+            visit=case.visit,
+        )
+
+    def order(self, operation: Operation) -> Order:
+        """The operation as its workflow needs it."""
+        finished = operation.state in FINISHED
+        takes_over = operation.kind == "transition" or OVERRIDES[operation.name].takes_over
+        return Order(
+            operation_id=str(operation.id),
+            kind=operation.kind,
+            name=operation.name,
+            fence=operation.fence,
+            takes_over=takes_over,
+            story=bool(declared_steps(self.process, operation)) and not finished,
+            finished=finished and takes_over,
+            offsets=[] if finished else self.outstanding_offsets(operation),
+            step=operation.step,
+            item=operation.item,
+            version=self.case.version,
+        )
+
+    def outstanding_offsets(self, operation: Operation) -> list[Offset]:
+        """What the operation still has to take back, latest first."""
+        return [
+            Offset(effect.key, effect.step, effect.item, settled=effect.state == "settled")
+            for effect in (self.effects[key] for key in operation.offsets)
+            if not is_offset(effect, self.effects)
+        ]
+
+    def promise(self, operation: Operation | None) -> None:
+        """Put a message for the case's workflow into the outbox: the operation, or a mere wake."""
+        store.put(
+            self.session,
+            case_id=self.case.id,
+            operation_id=operation.id if operation else None,
+            payload={
+                "process": self.process.name,
+                "business_key": self.case.business_key,
+                "order": asdict(self.order(operation)) if operation else None,
+                "news": asdict(self.news()),
+            },
+        )
+
+    async def helpers_open(self) -> Iterable[Operation]:
+        """Overrides that help an operation and whose effect has not shown yet."""
+        helpers = [row.name for row in OVERRIDES.values() if not row.takes_over]
+        found = await self.session.scalars(
+            select(Operation).where(
+                Operation.case_id == self.case.id,
+                Operation.name.in_(helpers),
+                Operation.kind == "override",
+                Operation.finished_at.is_(None),
+            )
+        )
+        return found.all()
+
+    def finish_helper(self, operation: Operation, state: Literal["completed", "superseded"] = "completed") -> None:
+        """Close an override that helped: its effect has shown, or what it helped is gone."""
+        if operation.finished_at is not None:
+            return
+        operation.state = state
+        operation.started_at = operation.started_at or self.now
+        operation.finished_at = self.now
+        if state == "completed":
+            self.entry(
+                "operation.completed",
+                operation=operation,
+                action=OVERRIDES[operation.name].title,
+                to_state=self.process.state(self.case.state).title,
+            )
+
+
+def is_offset(effect: Effect, effects: dict[str, Effect]) -> bool:
+    """Nothing remains to take back: it never happened, was offset, or somebody decided to leave its offset out."""
+    if effect.state != "settled":
+        return False
+    if not effect.standing:
+        return True
+    compensation = effects.get(effect.key + ":undo")
+    return compensation is not None and compensation.state == "settled"
+
+
+def needs_offset(process: Process, effect: Effect) -> bool:
+    """An undo has to look at it: it stands, or may yet turn out to have happened."""
+    step = process.steps.get(effect.step)
+    if step is None or step.undo is NONE_NEEDED or effect.direction == "undo":
+        return False
+    return effect.standing or effect.state != "settled" or effect.outcome == "unknown"
+
+
+async def lock_case(
+    session: AsyncSession, catalogue: Catalogue, case_id: UUID, *, process: str | None = None
+) -> LockedCase:
+    """Lock the case for this transaction. Raises CaseNotFound, also for another process's case."""
+    found = (
+        await session.execute(
+            select(Case, func.clock_timestamp()).where(Case.id == case_id).with_for_update(key_share=True, of=Case)
+        )
+    ).one_or_none()
+    if found is None or found[0].process not in catalogue or (process is not None and found[0].process != process):
+        raise CaseNotFound
+    case, now = found
+    operation = None
+    if case.operation_id is not None:
+        operation = await session.get_one(Operation, case.operation_id)
+    rows = await session.scalars(
+        select(Effect).where(
+            Effect.case_id == case.id,
+            or_(Effect.standing, Effect.driven_by == case.operation_id) if operation else Effect.standing,
+        )
+    )
+    return LockedCase(
+        session=session,
+        process=catalogue[case.process],
+        case=case,
+        now=max(now, case.changed_at),
+        operation=operation,
+        effects={effect.key: effect for effect in rows},
+    )

@@ -1,0 +1,447 @@
+"""Operations: how one is accepted, takes the case over, finishes or blocks. Each function runs under the case's lock."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset
+from caseward.db.tables import Effect, Operation, Subject
+from caseward.failpoints import failpoint
+from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, LoadAnswer, News
+from caseward.overrides import OVERRIDES
+from caseward.process import ENGINEERING, Catalogue, Escalate, Take, Transition
+from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState
+from caseward.trace import continue_trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Who asks for what: all that a command carries besides the action."""
+
+    actor: Actor
+    role: str | None
+    reason: str | None = None
+    input: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    idempotency_key: str | None = None
+    content_digest: bytes | None = None
+    traceparent: str = field(default_factory=lambda: continue_trace(None))
+
+
+def new_operation(
+    request: Request,
+    *,
+    case_id: UUID,
+    process: str,
+    kind: Kind,
+    name: str,
+    case_state: str,
+    at: datetime,
+    from_state: str | None = None,
+    fence: int = 1,
+    subject_revision: int = 1,
+) -> Operation:
+    """An accepted operation, not yet anything else."""
+    return Operation(
+        id=uuid7(),
+        case_id=case_id,
+        process=process,
+        kind=kind,
+        name=name,
+        state="accepted",
+        actor_id=request.actor.id,
+        actor_role=request.role,
+        actor_via=request.actor.via,
+        reason=request.reason,
+        input=dict(request.input),
+        fence=fence,
+        from_state=from_state,
+        case_state=case_state,
+        to_state=None,
+        subject_base=subject_revision,
+        subject_revision=subject_revision,
+        offsets=[],
+        supersedes=None,
+        superseded_by=None,
+        acts_on=None,
+        step=None,
+        item=None,
+        effect_key=None,
+        blocked=None,
+        idempotency_key=request.idempotency_key,
+        content_digest=request.content_digest,
+        traceparent=request.traceparent,
+        accepted_at=at,
+        dispatched_at=None,
+        started_at=None,
+        finished_at=None,
+    )
+
+
+def action_title(work: LockedCase, operation: Operation) -> str:
+    """What people call the operation."""
+    if operation.kind == "override":
+        return OVERRIDES[operation.name].title
+    transition = work.process.transition(operation.name)
+    return transition.title if transition else operation.name
+
+
+async def accept_transition(
+    work: LockedCase, transition: Transition, request: Request, *, subject: dict[str, Any] | None = None
+) -> Operation:
+    """Accept a transition that the policy allowed; `subject` is its own revision, if it makes one."""
+    case, voided = work.case, work.operation
+    resting = voided.from_state if voided is not None else case.state
+    operation = new_operation(
+        request,
+        case_id=case.id,
+        process=case.process,
+        kind="transition",
+        name=transition.name,
+        case_state=case.state,
+        at=work.now,
+        from_state=resting,
+        subject_revision=case.subject_revision,
+    )
+    if subject is not None:
+        operation.subject_revision = await _next_revision(work)
+        work.session.add(Subject(case_id=case.id, revision=operation.subject_revision, data=subject))
+    offsets = await _effects_of(work, voided) if voided is not None else []
+    await _take_over(work, operation, voided=voided, offsets=offsets)
+    await _begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
+    return operation
+
+
+async def accept_undo(work: LockedCase, target: Operation, request: Request) -> Operation:
+    """Accept to take back `target`: the transition in flight, or the latest one."""
+    transition = work.process.transition(target.name)
+    operation = new_operation(
+        request,
+        case_id=work.case.id,
+        process=work.case.process,
+        kind="override",
+        name="undo",
+        case_state=work.case.state,
+        at=work.now,
+        from_state=target.from_state,
+        subject_revision=target.subject_base,
+    )
+    operation.acts_on = target.id
+    offsets = await _effects_of(work, target)
+    await _take_over(work, operation, voided=target, offsets=offsets, voided_state="undoing")
+    pending = transition.pending if transition else None
+    await _begin(work, operation, pending=pending or work.case.state, work_to_do=bool(operation.offsets))
+    return operation
+
+
+async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
+    """Accept to stop everything: whatever stands in this case is taken back, then it closes."""
+    voided = work.operation
+    operation = new_operation(
+        request,
+        case_id=work.case.id,
+        process=work.case.process,
+        kind="override",
+        name="force_cancel",
+        case_state=work.case.state,
+        at=work.now,
+        from_state=voided.from_state if voided else work.case.state,
+        subject_revision=work.case.subject_revision,
+    )
+    offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
+    if voided is not None:
+        offsets += [effect for effect in await _effects_of(work, voided) if effect not in offsets]
+    await _take_over(work, operation, voided=voided, offsets=offsets)
+    pending = work.process.force_cancel.pending
+    await _begin(work, operation, pending=pending, work_to_do=bool(operation.offsets))
+    return operation
+
+
+async def open_compensation(work: LockedCase, effect: Effect) -> None:
+    """Take back an effect that landed after it was given up: in the operation in flight, or in one of its own."""
+    operation = work.operation
+    if operation is None:
+        operation = new_operation(
+            Request(actor=SYSTEM, role=None, reason="An effect landed after it was given up."),
+            case_id=work.case.id,
+            process=work.case.process,
+            kind="override",
+            name="undo",
+            case_state=work.case.state,
+            at=work.now,
+            from_state=work.case.state,
+            subject_revision=work.case.subject_revision,
+        )
+        await _take_over(work, operation, voided=None, offsets=[effect])
+        work.touch()
+        work.promise(operation)
+    elif effect.key not in operation.offsets:  # its finish will find the new one outstanding
+        operation.offsets = [*operation.offsets, effect.key]
+        effect.driven_by = operation.id
+
+
+async def _next_revision(work: LockedCase) -> int:
+    found = await work.session.scalars(select(Subject.revision).where(Subject.case_id == work.case.id))
+    return max(found) + 1
+
+
+async def _effects_of(work: LockedCase, voided: Operation) -> list[Effect]:
+    """What `voided` reserved, or still had to take back, as far as an undo must look at it."""
+    reserved = await work.session.scalars(select(Effect).where(Effect.operation_id == voided.id))
+    for effect in reserved:
+        work.effects[effect.key] = effect
+    inherited = [work.effects[key] for key in voided.offsets if not is_offset(work.effects[key], work.effects)]
+    own = [effect for effect in work.effects.values() if effect.operation_id == voided.id]
+    return [effect for effect in {e.key: e for e in own + inherited}.values() if needs_offset(work.process, effect)]
+
+
+async def _take_over(
+    work: LockedCase,
+    operation: Operation,
+    *,
+    voided: Operation | None,
+    offsets: list[Effect],
+    voided_state: OperationState = "superseded",
+) -> None:
+    """Raise the fence: from this commit on nothing of the voided operation is reserved for the first time."""
+    work.case.fence += 1
+    operation.fence = work.case.fence
+    work.session.add(operation)
+    await work.session.flush()  # effects refer to it
+    for helper in await work.helpers_open():
+        if helper.id != operation.id:
+            helper.superseded_by = operation.id
+            work.finish_helper(helper, "superseded")
+    if voided is not None:
+        await _void(work, voided, operation, voided_state)
+    latest_first = sorted(offsets, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
+    for effect in latest_first:
+        effect.driven_by = operation.id
+        compensation = work.effects.get(effect.key + UNDO_SUFFIX)
+        if compensation is not None:
+            compensation.driven_by = operation.id
+        _release(work, effect)
+    operation.offsets = [effect.key for effect in latest_first if not is_offset(effect, work.effects)]
+    work.operation = operation
+    work.case.operation_id = operation.id
+
+
+async def _void(work: LockedCase, voided: Operation, by: Operation, state: OperationState) -> None:
+    voided.superseded_by = by.id
+    if state == "undoing":
+        voided.state, voided.finished_at = "undoing", None
+        work.entry("operation.undoing", operation=voided, action=action_title(work, voided))
+    else:
+        by.supersedes = voided.id
+        superseded = [voided]
+        if voided.acts_on is not None:  # an undo under way: what it was undoing ends with it
+            superseded.append(await work.session.get_one(Operation, voided.acts_on))
+        for operation in superseded:
+            operation.state, operation.superseded_by, operation.finished_at = "superseded", by.id, work.now
+            title, by_title = action_title(work, operation), action_title(work, by)
+            work.entry("operation.superseded", operation=operation, action=title, by=by_title)
+    for effect in work.effects.values():  # with nothing to take back there is nothing to find out either
+        mine = effect.operation_id == voided.id and effect.direction == "do"
+        if mine and effect.state != "settled" and not needs_offset(work.process, effect):
+            void_effect(work, effect)
+
+
+def _release(work: LockedCase, effect: Effect) -> None:
+    """What surely did not happen needs no asking; what is unknown is asked again now."""
+    if effect.state in {"settled", "running"}:
+        return
+    if effect.outcome == "failed" or effect.ruled_out_by is not None:
+        void_effect(work, effect)
+    elif effect.state != "waiting":
+        effect.state, effect.next_attempt_at, effect.burst, effect.since = "retrying", work.now, 0, work.now
+
+
+def void_effect(work: LockedCase, effect: Effect) -> None:
+    """Close an effect that nobody wants any more and that did not happen."""
+    effect.state, effect.decision, effect.standing = "settled", "voided", False
+    effect.settled_at = effect.since = work.now
+    effect.next_attempt_at = effect.cause = None
+    work.entry("effect.voided", effect=effect, title=effect.step)
+
+
+async def _begin(work: LockedCase, operation: Operation, *, pending: str | None, work_to_do: bool) -> None:
+    """Enter the pending state, or complete at once where nothing runs outside; promise it to the workflow."""
+    from_title = work.process.state(operation.case_state).title
+    if work_to_do:
+        if pending is None:
+            message = f"{operation.process}.{operation.name} has work to do but no pending state"
+            raise AssertionError(message)  # refused when the declaration was loaded
+        if pending != work.case.state:
+            work.enter(pending)
+        operation.case_state = pending
+    work.entry(
+        "operation.accepted",
+        operation=operation,
+        actor=Actor(operation.actor_id, frozenset(), operation.actor_via),
+        role=operation.actor_role,
+        reason=operation.reason,
+        action=action_title(work, operation),
+        from_state=from_title,
+        case_state=work.process.state(operation.case_state).title,
+        input=operation.input,
+    )
+    if not work_to_do:
+        await complete(work, operation, None)
+    work.touch()
+    work.promise(operation)
+
+
+async def target_state(work: LockedCase, operation: Operation, chosen: str | None) -> str | None:
+    """Where the operation leads; None where the story chose a state that is not declared."""
+    if operation.kind == "transition":
+        transition = work.process.transition(operation.name)
+        targets = transition.targets if transition else ()
+        if len(targets) == 1:
+            return targets[0]
+        return chosen if chosen in targets else None
+    if operation.name == "force_cancel":
+        return work.process.force_cancel.to
+    undone = await _undone_by(work, operation)
+    transition = work.process.transition(undone.name) if undone else None
+    return (transition.undone if transition else None) or operation.from_state
+
+
+async def _undone_by(work: LockedCase, operation: Operation) -> Operation | None:
+    if operation.name != "undo" or operation.acts_on is None:
+        return None
+    return await work.session.get_one(Operation, operation.acts_on)
+
+
+async def complete(work: LockedCase, operation: Operation, chosen: str | None) -> None:
+    """Write the outcome: the target state, the subject's revision, the end of what was undone."""
+    to_state = await target_state(work, operation, chosen)
+    if to_state is None:
+        message = "the target state was not checked before"
+        raise AssertionError(message)
+    case = work.case
+    operation.state, operation.to_state, operation.finished_at = "completed", to_state, work.now
+    operation.started_at = operation.started_at or work.now
+    operation.blocked = None
+    undone = await _undone_by(work, operation)
+    if undone is not None:
+        undone.state, undone.finished_at = "undone", work.now
+        work.entry("operation.undone", operation=undone, action=action_title(work, undone))
+    await adopt_revision(work, operation.subject_revision)
+    work.operation, case.operation_id, case.latest_id = None, None, operation.id
+    if to_state != case.state:
+        work.enter(to_state)
+    title, state_title = action_title(work, operation), work.process.state(to_state).title
+    work.entry("operation.completed", operation=operation, action=title, to_state=state_title)
+
+
+async def adopt_revision(work: LockedCase, revision: int) -> None:
+    """Make a revision of the subject the case's own; the title follows it."""
+    if revision == work.case.subject_revision:
+        return
+    subject = await work.session.get_one(Subject, (work.case.id, revision))
+    work.case.subject_revision = revision
+    work.case.title = work.process.headline(work.process.subject.model_validate(subject.data))
+
+
+async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) -> FinishAnswer:
+    """Finish an operation whose story ended, its postcondition checked in this transaction.
+
+    A final operation answers its outcome again. What is still to take back, or a broken postcondition, is answered
+    as `offsets` or `blocked`.
+    """
+    work = await lock_case(session, catalogue, UUID(call.case_id))
+    operation = await session.get_one(Operation, UUID(call.operation_id))
+    if operation.state in FINISHED:
+        return FinishAnswer("finished", work.case.version, news=work.news())
+    if work.case.fence != call.fence or work.case.operation_id != operation.id:
+        return FinishAnswer("superseded", work.case.version, news=work.news())
+    outstanding = work.outstanding_offsets(operation)
+    if outstanding:
+        return FinishAnswer("offsets", work.case.version, offsets=outstanding, news=work.news())
+    fault = await _postcondition_fault(work, operation, call.to_state)
+    if fault is not None:
+        return FinishAnswer("blocked", news=block(work, operation, cause="postcondition", message=fault))
+    for helper in await work.helpers_open():
+        work.finish_helper(helper)
+    await complete(work, operation, call.to_state)
+    work.touch()
+    failpoint("operation.before_finish")
+    return FinishAnswer("finished", work.case.version, news=work.news())
+
+
+async def _postcondition_fault(work: LockedCase, operation: Operation, chosen: str | None) -> str | None:
+    """What the story left undone, in words."""
+    open_steps = [effect.step for effect in work.driven() if effect.state != "settled"]
+    if open_steps:
+        return f"the story ended while {', '.join(open_steps)} was open"
+    transition = work.process.transition(operation.name) if operation.kind == "transition" else None
+    if transition and len(transition.targets) == 1:
+        begun = {effect.step for effect in work.driven() if effect.operation_id == operation.id}
+        missing = [step.name for step in transition.steps if step.name not in begun]
+        if missing:
+            return f"the story left out {', '.join(missing)}"
+    if await target_state(work, operation, chosen) is None:
+        return f"the story led to {chosen}, which {operation.name} does not declare"
+    return None
+
+
+def block(work: LockedCase, operation: Operation, *, cause: str, message: str) -> News:
+    """Block the operation itself for engineering: its story can't go on."""
+    if operation.blocked is None or operation.blocked["error"]["message"] != message:
+        operation.blocked = {
+            "cause": cause,
+            "since": work.now.isoformat(),
+            "recovery_owner": ENGINEERING,
+            "error": {"error_class": None, "code": cause, "message": message},
+        }
+        title = action_title(work, operation)
+        work.entry("operation.blocked", operation=operation, action=title, message=message, recovery_owner=ENGINEERING)
+        work.touch()
+    return work.news()
+
+
+async def block_operation(session: AsyncSession, catalogue: Catalogue, call: BlockCall) -> News:
+    """Block an operation whose story raised or is missing, unless the case was taken over meanwhile."""
+    work = await lock_case(session, catalogue, UUID(call.case_id))
+    operation = await session.get_one(Operation, UUID(call.operation_id))
+    if work.case.fence == call.fence and work.case.operation_id == operation.id:
+        return block(work, operation, cause=call.cause, message=call.message)
+    return work.news()
+
+
+async def load(session: AsyncSession, catalogue: Catalogue, case_id: UUID) -> LoadAnswer:
+    """What a run that knows nothing needs: how the case stands, and the operation in flight."""
+    work = await lock_case(session, catalogue, case_id)
+    return LoadAnswer(work.news(), work.order(work.operation) if work.operation else None)
+
+
+# A timer that fires a moment early by another clock must not spin.
+EARLY = timedelta(milliseconds=5)
+
+
+async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: DeadlineCall) -> News:
+    """Act on a state's deadline, if the case is still in the very visit and the instant has come."""
+    work = await lock_case(session, catalogue, UUID(call.case_id))
+    case = work.case
+    state = work.process.state(case.state)
+    due = case.deadline_at is not None and work.now + EARLY >= case.deadline_at
+    if case.visit != call.visit or work.operation is not None or not due or state.deadline is None:
+        return work.news()
+    work.entry("deadline.passed", state=state.title)
+    match state.deadline.then:
+        case Escalate(role):
+            case.escalated_to, case.deadline_at = role, None
+            work.entry("case.escalated", role=work.process.role_title(role))
+            work.touch()
+        case Take(name):
+            transition = work.process.transition(name)
+            if transition is None:
+                message = f"{case.process}: the deadline takes the unknown transition {name}"
+                raise AssertionError(message)  # refused when the declaration was loaded
+            await accept_transition(work, transition, Request(actor=SYSTEM, role=None, reason="The deadline passed."))
+    return work.news()

@@ -1,0 +1,306 @@
+"""Queries: every read, one snapshot each, and never a lock."""
+
+import base64
+import binascii
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from sqlalchemy import Select, and_, or_, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from caseward.cases.commands import look_back
+from caseward.cases.effects import attempts_of
+from caseward.cases.locked import LockedCase, declared_steps, effect_view
+from caseward.db.tables import Case, Effect, Entry, Message, Operation, Subject
+from caseward.documents import (
+    ActorDocument,
+    AttemptDocument,
+    CaseDocument,
+    CaseFacts,
+    CaseList,
+    CaseRow,
+    Confirmations,
+    EntryDocument,
+    MessageDocument,
+    MessageList,
+    OperationDocument,
+    Timeline,
+    case_document,
+    entry_sentence,
+    step_documents,
+)
+from caseward.errors import CaseNotFound, InputInvalid, OperationNotFound
+from caseward.process import Catalogue
+from caseward.situation import FINISHED, Actor
+
+PAGE = 50  # cases or entries a page, unless asked otherwise
+MAX_PAGE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFilter:
+    """What `GET /v1/cases` may ask for."""
+
+    process: str | None = None
+    state: str | None = None
+    condition: str | None = None
+    recovery_owner: str | None = None
+    waiting_on: str | None = None
+    business_key: str | None = None
+    q: str | None = None
+    cursor: str | None = None
+    limit: int = PAGE
+
+
+async def snapshot(session: AsyncSession) -> None:
+    """Make every read of this transaction see the same instant. Call it first."""
+    await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
+async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor) -> CaseDocument:
+    """The case as this actor sees it. Raises CaseNotFound, also for one the actor may not see."""
+    await snapshot(session)
+    case = await _visible_case(session, catalogue, case_id, actor)
+    work = await _read_case(session, catalogue, case)
+    subject = await session.get_one(Subject, (case.id, case.subject_revision))
+    now = await look_back(session, work.situation(), case)
+    facts = CaseFacts(
+        business_key=case.business_key,
+        title=case.title,
+        subject=subject.data,
+        subject_revision=case.subject_revision,
+        opened_at=case.opened_at,
+        changed_at=case.changed_at,
+    )
+    steps = []
+    if work.operation is not None:
+        offsets = [effect_view(work.effects[key]) for key in work.operation.offsets]
+        steps = step_documents(work.process, declared_steps(work.process, work.operation), now.effects, offsets)
+    return case_document(now, facts, actor, steps)
+
+
+async def get_operation(
+    session: AsyncSession, catalogue: Catalogue, *, operation_id: UUID, actor: Actor
+) -> OperationDocument:
+    """The operation with its steps and their attempts. Raises OperationNotFound."""
+    await snapshot(session)
+    operation = await session.get(Operation, operation_id)
+    if operation is None or operation.process not in catalogue:
+        raise OperationNotFound
+    process = catalogue[operation.process]
+    if not process.visible_to(actor.roles):
+        raise OperationNotFound
+    rows = await session.scalars(
+        select(Effect)
+        .where(or_(Effect.operation_id == operation.id, Effect.driven_by == operation.id))
+        .order_by(Effect.reserved_at, Effect.key)
+    )
+    effects = {row.key: effect_view(row) for row in rows}
+    attempts: dict[str, list[AttemptDocument]] = defaultdict(list)
+    for row in await attempts_of(session, list(effects)):
+        attempts[row.effect_key].append(
+            AttemptDocument(
+                number=row.number,
+                outcome=row.outcome,
+                started_at=row.started_at,
+                ended_at=row.ended_at,
+                error=row.error,
+            )
+        )
+    missing = [key for key in operation.offsets if key not in effects]
+    if missing:  # taken on by a later operation
+        later = await session.scalars(select(Effect).where(Effect.key.in_(missing)))
+        effects |= {row.key: effect_view(row) for row in later}
+    mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in operation.offsets]
+    compensations = [e for e in effects.values() if e.direction == "undo" and e not in mine]
+    shown = [e for e in mine if e.key not in operation.offsets or e.operation_id == operation.id]
+    steps = step_documents(
+        process,
+        declared_steps(process, operation),
+        [*shown, *compensations],
+        [effects[key] for key in operation.offsets],
+        attempts,
+    )
+    steps = [step.model_copy(update={"attempts": step.attempts or []}) for step in steps]
+    finished = operation.state in FINISHED
+    open_owner = next((s.recovery_owner for s in steps if s.state in {"blocked", "retrying", "waiting"}), process.owner)
+    return OperationDocument(
+        operation_id=operation.id,
+        kind=operation.kind,
+        name=operation.name,
+        case_id=operation.case_id,
+        process=operation.process,
+        state=operation.state,
+        actor=ActorDocument(id=operation.actor_id, role=operation.actor_role, via=operation.actor_via),
+        reason=operation.reason,
+        input=operation.input,
+        from_state=operation.from_state,
+        case_state=operation.case_state,
+        to_state=operation.to_state,
+        supersedes=operation.supersedes,
+        superseded_by=operation.superseded_by,
+        acts_on=operation.acts_on,
+        step=operation.step,
+        item=operation.item,
+        confirmations=Confirmations(),
+        recovery_owner=None if finished else (operation.blocked or {}).get("recovery_owner", open_owner),
+        blocked=operation.blocked,
+        steps=steps,
+        accepted_at=operation.accepted_at,
+        dispatched_at=operation.dispatched_at,
+        started_at=operation.started_at,
+        finished_at=operation.finished_at,
+    )
+
+
+async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: CaseFilter, actor: Actor) -> CaseList:
+    """A page of the cases that this actor may see, newest change first. Raises InputInvalid for a foreign cursor."""
+    visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
+    query: Select[tuple[Case]] = select(Case).where(Case.process.in_(visible))
+    exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key")
+    for name in exact:
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(getattr(Case, name) == value)
+    if wanted.q:
+        query = query.where(_matches(wanted.q))
+    if wanted.cursor:
+        changed_at, case_id = _decode(wanted.cursor)
+        query = query.where(tuple_(Case.changed_at, Case.id) < (changed_at, case_id))
+    query = query.order_by(Case.changed_at.desc(), Case.id.desc()).limit(wanted.limit + 1)
+    rows = list(await session.scalars(query))
+    following = None
+    if len(rows) > wanted.limit:
+        rows = rows[: wanted.limit]
+        kept = {name: getattr(wanted, name) for name in (*exact, "q") if getattr(wanted, name) is not None}
+        cursor = _encode(rows[-1].changed_at, rows[-1].id)
+        following = "/v1/cases?" + urlencode({**kept, "limit": wanted.limit, "cursor": cursor})
+    return CaseList(cases=[_row(catalogue, case) for case in rows], next=following)
+
+
+def _matches(q: str) -> Any:
+    """A business key's beginning, or any id: of the case, of an operation, of an effect."""
+    escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    conditions = [Case.business_key.like(escaped + "%")]
+    head = q.split(":")[0]
+    try:
+        wanted = UUID(head)
+    except ValueError:
+        pass
+    else:
+        conditions += [Case.id == wanted, Case.id.in_(select(Operation.case_id).where(Operation.id == wanted))]
+    return or_(*conditions)
+
+
+def _row(catalogue: Catalogue, case: Case) -> CaseRow:
+    return CaseRow(
+        case_id=case.id,
+        process=case.process,
+        business_key=case.business_key,
+        title=case.title,
+        version=case.version,
+        state=case.state,
+        state_title=catalogue[case.process].state(case.state).title,
+        condition=case.condition,
+        condition_since=case.condition_since,
+        recovery_owner=case.recovery_owner,
+        waiting_on=case.waiting_on,
+        deadline_at=case.deadline_at,
+        opened_at=case.opened_at,
+        changed_at=case.changed_at,
+        href=f"/v1/cases/{case.id}",
+    )
+
+
+async def get_timeline(
+    session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor, after: int = 0, limit: int = MAX_PAGE
+) -> Timeline:
+    """The entries behind number `after`, in order. Raises CaseNotFound."""
+    await _visible_case(session, catalogue, case_id, actor)
+    query = select(Entry).where(Entry.case_id == case_id, Entry.number > after).order_by(Entry.number)
+    rows = list(await session.scalars(query.limit(limit + 1)))
+    more = len(rows) > limit
+    rows = rows[:limit]
+    following = f"/v1/cases/{case_id}/timeline?after={rows[-1].number}&limit={limit}" if more else None
+    return Timeline(case_id=case_id, entries=[_entry(row) for row in rows], next=following)
+
+
+def _entry(row: Entry) -> EntryDocument:
+    return EntryDocument(
+        number=row.number,
+        type=row.type,
+        at=row.at,
+        sentence=entry_sentence(row.type, row.data),
+        actor=ActorDocument(id=row.actor_id, role=row.actor_role, via=row.actor_via),
+        reason=row.reason,
+        operation_id=row.operation_id,
+        effect_key=row.effect_key,
+        data=row.data,
+        hash=row.hash.hex(),
+    )
+
+
+async def parked_messages(session: AsyncSession, *, parked: bool, limit: int = MAX_PAGE) -> MessageList:
+    """Outbox messages that were parked, or that still wait to be dispatched."""
+    wanted = Message.parked if parked else and_(Message.dispatched_at.is_(None), ~Message.parked)
+    rows = await session.scalars(select(Message).where(wanted).order_by(Message.id).limit(limit))
+    return MessageList(messages=[message_document(row) for row in rows])
+
+
+def message_document(row: Message) -> MessageDocument:
+    """The row as a document."""
+    return MessageDocument(
+        message_id=row.id,
+        destination=row.destination,
+        case_id=row.case_id,
+        operation_id=row.operation_id,
+        parked=row.parked,
+        tries=row.tries,
+        error=row.error,
+        created_at=row.created_at,
+    )
+
+
+async def _visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUID, actor: Actor) -> Case:
+    case = await session.get(Case, case_id)
+    if case is None or case.process not in catalogue or not catalogue[case.process].visible_to(actor.roles):
+        raise CaseNotFound
+    return case
+
+
+async def _read_case(session: AsyncSession, catalogue: Catalogue, case: Case) -> LockedCase:
+    """The case with its operation in flight and that one's effects, for reading only."""
+    operation = await session.get(Operation, case.operation_id) if case.operation_id else None
+    rows: Iterable[Effect] = []
+    if operation is not None:
+        rows = await session.scalars(select(Effect).where(Effect.driven_by == operation.id))
+    return LockedCase(
+        session=session,
+        process=catalogue[case.process],
+        case=case,
+        now=case.changed_at,
+        operation=operation,
+        effects={effect.key: effect for effect in rows},
+    )
+
+
+def _encode(changed_at: datetime, case_id: UUID) -> str:
+    return base64.urlsafe_b64encode(json.dumps([changed_at.isoformat(), str(case_id)]).encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, UUID]:
+    try:
+        changed_at, case_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
+        instant = datetime.fromisoformat(changed_at)
+        if instant.tzinfo is None:
+            raise ValueError(changed_at)
+        return instant, UUID(case_id)
+    except (ValueError, TypeError, AttributeError, binascii.Error) as fault:
+        message = "Not a cursor of this list."
+        raise InputInvalid(message, errors=[{"field": "cursor", "message": message}]) from fault

@@ -1,0 +1,447 @@
+"""Every JSON document that leaves the engine: its shape, and its one builder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from caseward.entries import sentence
+from caseward.overrides import OVERRIDES
+from caseward.policy import Action, Decision, decide_all
+from caseward.process import Process, Step, hyphenated
+from caseward.situation import UNDO_SUFFIX, Actor, EffectView, Situation, condition, step_title
+
+
+class Document(BaseModel):
+    """The root of all documents: they may grow, clients ignore what they don't know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ReasonDocument(Document):
+    """Why something is refused."""
+
+    code: str
+    message: str
+
+
+class Problem(Document):
+    """A problem document (RFC 9457) with a stable code."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    trace_id: str | None = None
+    reasons: list[ReasonDocument] | None = None
+    state: str | None = None
+    version: int | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+class StateInfo(Document):
+    """The state as the process explains it."""
+
+    title: str
+    meaning: str
+    final: bool
+    since: datetime
+    deadline_at: datetime | None
+
+
+class ErrorDocument(Document):
+    """What a partner (or our own code) said."""
+
+    error_class: str | None = None
+    code: str
+    message: str
+
+
+class ConditionInfo(Document):
+    """What is happening, why, and who decides."""
+
+    sentence: str
+    since: datetime
+    step: str | None = None
+    item: str | None = None
+    cause: str | None = None
+    recovery_owner: str | None = None
+    waiting_on: str | None = None
+    last_error: dict[str, Any] | None = None
+    attempts: int | None = None
+    next_attempt_at: datetime | None = None
+    deadline_at: datetime | None = None
+
+
+class AttemptDocument(Document):
+    """One try."""
+
+    number: int
+    outcome: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    error: dict[str, Any] | None
+
+
+class StepDocument(Document):
+    """One step of an operation, or the compensation of one."""
+
+    name: str
+    item: str | None
+    title: str
+    direction: str
+    state: str
+    outcome: str | None
+    effect_key: str | None
+    partner: str
+    recovery_owner: str
+    since: datetime | None
+    result: dict[str, Any] | None
+    next_attempt_at: datetime | None
+    attempts: list[AttemptDocument] | None = None
+
+
+class OperationInFlight(Document):
+    """The operation in flight, as the case document shows it."""
+
+    operation_id: UUID
+    kind: str
+    name: str
+    state: str
+    href: str
+    steps: list[StepDocument]
+
+
+class ActionDocument(Document):
+    """A transition or an override, with whether this actor may take it now and why not."""
+
+    kind: str
+    name: str
+    step: str | None
+    item: str | None
+    title: str
+    allowed: bool
+    reasons: list[ReasonDocument]
+    confirmations: int
+    method: str
+    href: str
+    input_schema: str
+
+
+class CaseDocument(Document):
+    """A case as everybody sees it."""
+
+    case_id: UUID
+    process: str
+    business_key: str
+    title: str
+    version: int
+    state: str
+    state_info: StateInfo
+    condition: str
+    condition_info: ConditionInfo
+    subject: dict[str, Any]
+    subject_revision: int
+    operation: OperationInFlight | None
+    proposals: list[dict[str, Any]]
+    actions: list[ActionDocument]
+    opened_at: datetime
+    changed_at: datetime
+
+
+class CaseRow(Document):
+    """A case in a list."""
+
+    case_id: UUID
+    process: str
+    business_key: str
+    title: str
+    version: int
+    state: str
+    state_title: str
+    condition: str
+    condition_since: datetime
+    recovery_owner: str | None
+    waiting_on: str | None
+    deadline_at: datetime | None
+    opened_at: datetime
+    changed_at: datetime
+    href: str
+
+
+class CaseList(Document):
+    """A page of cases, newest change first; `next` is the address of the following one."""
+
+    cases: list[CaseRow]
+    next: str | None
+
+
+class ActorDocument(Document):
+    """Who, in what capacity, through which door."""
+
+    id: str
+    role: str | None
+    via: str
+
+
+class Confirmations(Document):
+    """How many confirming people are needed, and who has."""
+
+    needed: int = 0
+    given: list[dict[str, Any]] = []
+
+
+class OperationDocument(Document):
+    """One operation, whole."""
+
+    operation_id: UUID
+    kind: str
+    name: str
+    case_id: UUID
+    process: str
+    state: str
+    actor: ActorDocument
+    reason: str | None
+    input: dict[str, Any]
+    from_state: str | None
+    case_state: str
+    to_state: str | None
+    supersedes: UUID | None
+    superseded_by: UUID | None
+    acts_on: UUID | None
+    step: str | None
+    item: str | None
+    confirmations: Confirmations
+    recovery_owner: str | None
+    blocked: dict[str, Any] | None
+    steps: list[StepDocument]
+    accepted_at: datetime
+    dispatched_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class EntryDocument(Document):
+    """One line of the timeline."""
+
+    number: int
+    type: str
+    at: datetime
+    sentence: str
+    actor: ActorDocument
+    reason: str | None
+    operation_id: UUID | None
+    effect_key: str | None
+    data: dict[str, Any]
+    hash: str
+
+
+class Timeline(Document):
+    """Entries in order; `next` is the address of the following page."""
+
+    case_id: UUID
+    entries: list[EntryDocument]
+    next: str | None
+
+
+class MessageDocument(Document):
+    """An outbox message."""
+
+    message_id: int
+    destination: str
+    case_id: UUID
+    operation_id: UUID | None
+    parked: bool
+    tries: int
+    error: str | None
+    created_at: datetime
+
+
+class MessageList(Document):
+    """Outbox messages, oldest first."""
+
+    messages: list[MessageDocument]
+
+
+class Me(Document):
+    """The actor as the server sees it."""
+
+    id: str
+    roles: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseFacts:
+    """What the case row says beyond its situation."""
+
+    business_key: str
+    title: str
+    subject: Mapping[str, Any]
+    subject_revision: int
+    opened_at: datetime
+    changed_at: datetime
+
+
+def case_document(now: Situation, facts: CaseFacts, actor: Actor, steps: Sequence[StepDocument]) -> CaseDocument:
+    """The case as this actor sees it."""
+    state = now.process.state(now.state)
+    current = condition(now)
+    return CaseDocument(
+        case_id=now.case_id,
+        process=now.process.name,
+        business_key=facts.business_key,
+        title=facts.title,
+        version=now.version,
+        state=now.state,
+        state_info=StateInfo(
+            title=state.title,
+            meaning=state.meaning,
+            final=state.final,
+            since=now.state_since,
+            deadline_at=now.deadline_at,
+        ),
+        condition=current.name,
+        condition_info=ConditionInfo(
+            sentence=current.sentence,
+            since=current.since,
+            step=current.step,
+            item=current.item,
+            cause=current.cause,
+            recovery_owner=current.recovery_owner,
+            waiting_on=current.waiting_on,
+            last_error=dict(current.last_error) if current.last_error else None,
+            attempts=current.attempts,
+            next_attempt_at=current.next_attempt_at,
+            deadline_at=current.deadline_at,
+        ),
+        subject=dict(facts.subject),
+        subject_revision=facts.subject_revision,
+        operation=_in_flight(now, steps),
+        proposals=[],
+        actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)],
+        opened_at=facts.opened_at,
+        changed_at=facts.changed_at,
+    )
+
+
+def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocument]) -> dict[str, Any]:
+    """The case document as Temporal may hold it: no subject, no title, no actions, no results, no partner's words."""
+    nobody = Actor("", frozenset())
+    bare = [step.model_copy(update={"result": None}) for step in steps]
+    document = case_document(now, facts, nobody, bare).model_dump(mode="json", exclude={"subject", "title", "actions"})
+    last_error = document["condition_info"]["last_error"]
+    if last_error:
+        last_error.pop("message", None)
+    return document
+
+
+def _in_flight(now: Situation, steps: Sequence[StepDocument]) -> OperationInFlight | None:
+    if now.operation is None:
+        return None
+    return OperationInFlight(
+        operation_id=now.operation.id,
+        kind=now.operation.kind,
+        name=now.operation.name,
+        state=now.operation.state,
+        href=f"/v1/operations/{now.operation.id}",
+        steps=list(steps),
+    )
+
+
+def _action(now: Situation, action: Action, decision: Decision) -> ActionDocument:
+    if action.kind == "transition":
+        transition = now.process.transition(action.name)
+        title = transition.title if transition else action.name
+        href = f"/v1/{now.process.path}/{now.case_id}/{hyphenated(action.name)}"
+        schema = f"/v1/schemas/{now.process.name}.{action.name}"
+    else:
+        title = OVERRIDES[action.name].title
+        href = f"/v1/cases/{now.case_id}/overrides/{hyphenated(action.name)}"
+        schema = f"/v1/schemas/override.{action.name}"
+    return ActionDocument(
+        kind=action.kind,
+        name=action.name,
+        step=action.step,
+        item=action.item,
+        title=title,
+        allowed=decision.allowed,
+        reasons=[ReasonDocument(code=reason.code, message=reason.message) for reason in decision.reasons],
+        confirmations=0,
+        method="POST",
+        href=href,
+        input_schema=schema,
+    )
+
+
+def step_documents(
+    process: Process,
+    declared: Sequence[Step[Any]],
+    effects: Sequence[EffectView],
+    offsets: Sequence[EffectView],
+    attempts: Mapping[str, list[AttemptDocument]] | None = None,
+) -> list[StepDocument]:
+    """An operation's steps: what it declares, begun or not, and the compensation of every effect it has to offset."""
+    documents: list[StepDocument] = []
+    of_step = {effect.step: [e for e in effects if e.step == effect.step and e.direction == "do"] for effect in effects}
+    for step in declared:
+        begun = of_step.pop(step.name, [])
+        documents += [_begun(process, effect, attempts) for effect in begun] or [_not_begun(process, step, None)]
+    documents += [_begun(process, effect, attempts) for rest in of_step.values() for effect in rest]
+    undoing = {effect.key: effect for effect in effects if effect.direction == "undo"}
+    for offset in offsets:
+        compensation = undoing.get(offset.key + UNDO_SUFFIX)
+        if compensation is not None:
+            documents.append(_begun(process, compensation, attempts))
+        elif offset.step_state != "voided" and offset.step in process.steps:
+            documents.append(_not_begun(process, process.steps[offset.step], offset))
+    return documents
+
+
+def _begun(process: Process, effect: EffectView, attempts: Mapping[str, list[AttemptDocument]] | None) -> StepDocument:
+    step = process.steps.get(effect.step)
+    return StepDocument(
+        name=effect.address,
+        item=effect.item,
+        title=step_title(step, effect.direction) if step else effect.step,
+        direction=effect.direction,
+        state=effect.step_state,
+        outcome=effect.outcome,
+        effect_key=effect.key,
+        partner=effect.partner,
+        recovery_owner=effect.recovery_owner,
+        since=effect.since,
+        result=dict(effect.result) if effect.result is not None else None,
+        next_attempt_at=effect.next_attempt_at,
+        attempts=None if attempts is None else attempts.get(effect.key, []),
+    )
+
+
+def _not_begun(process: Process, step: Step[Any], offset: EffectView | None) -> StepDocument:
+    return StepDocument(
+        name=step.name if offset is None else step.name + UNDO_SUFFIX,
+        item=offset.item if offset else None,
+        title=step_title(step, "do" if offset is None else "undo"),
+        direction="do" if offset is None else "undo",
+        state="pending",
+        outcome=None,
+        effect_key=None,
+        partner=step.partner,
+        recovery_owner=process.owner_of(step),
+        since=None,
+        result=None,
+        next_attempt_at=None,
+    )
+
+
+def entry_sentence(entry_type: str, data: Mapping[str, Any]) -> str:
+    """An entry in words; entries of a later version's types show as their type."""
+    try:
+        return sentence(entry_type, data)
+    except KeyError:
+        return entry_type

@@ -1,0 +1,36 @@
+"""The timeline's vocabulary: one row per type of entry, with its sentence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SENTENCES: dict[str, str] = {
+    "case.opened": "{title} was opened as {business_key}.",
+    "case.escalated": "Nobody acted in time; it now waits on {role}.",
+    "deadline.passed": "The deadline of {state} passed.",
+    "operation.accepted": "{action} was accepted: {from_state} to {case_state}.",
+    "operation.completed": "{action} is completed: the case is {to_state}.",
+    "operation.blocked": "{action} can't go on: {message}. {recovery_owner} decides.",
+    "operation.superseded": "{action} was superseded by {by}.",
+    "operation.undoing": "{action} is being taken back.",
+    "operation.undone": "{action} was taken back.",
+    "override.refused": "{override} was refused: {message}",
+    "attempt.started": "{title}: attempt {attempt} began.",
+    "effect.succeeded": "{title}: {partner} did it.",
+    "effect.failed": "{title}: {partner} answered {code}.",
+    "effect.outcome_unknown": "{title}: it is unknown whether {partner} did it ({code}).",
+    "effect.ruled_out": "{title}: somebody stated that it did not happen.",
+    "effect.acknowledged": "{title}: {partner} took the request and will do it later.",
+    "effect.not_needed": "{title}: not needed, {message}.",
+    "effect.skipped": "{title}: left out.",
+    "effect.marked_done": "{title}: done by hand.",
+    "effect.given_up": "{title}: given up, the operation goes on without it.",
+    "effect.voided": "{title}: it had not happened, nothing to take back.",
+    "effect.landed_late": "{title}: {partner} reported success after it was given up.",
+    "message.parked": "A message to {destination} could not be delivered: {message}",
+    "message.requeued": "A parked message to {destination} was released.",
+}
+
+
+def sentence(entry_type: str, data: Mapping[str, Any]) -> str:
+    """The entry in words. Raises KeyError for an unknown type or a missing fact: both are faults of the writer."""
+    return SENTENCES[entry_type].format_map(data)

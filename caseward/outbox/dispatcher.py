@@ -1,0 +1,108 @@
+"""The dispatcher: moves outbox messages to where they belong, at least once, whatever dies in between."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from caseward.db.session import Database
+from caseward.failpoints import failpoint
+from caseward.outbox import store
+from caseward.outbox.store import Claimed
+
+BATCH = 100  # messages a claim takes; all of one case in it travel together
+PARALLEL = 8  # deliveries at once: more only made each slower when it was measured
+POLL = timedelta(seconds=1)  # finds what a lost notification or a postponement left behind
+AWAY = timedelta(seconds=1)  # until a destination that did not answer is tried again
+MAX_TRIES = 5  # of a message that the destination refuses, 1 s, 2 s, 4 s, 8 s apart, before it is parked
+
+
+class DestinationAway(Exception):  # noqa: N818 - a fact about the destination, not about the message
+    """The destination can't be reached just now."""
+
+
+Deliver = Callable[[Sequence[Claimed]], Awaitable[None]]
+"""Deliver messages of one case. Raises DestinationAway; anything else it raises counts against the messages."""
+NoteParked = Callable[[Claimed, str], Awaitable[None]]
+"""Write into the case's timeline that a message was parked."""
+
+
+class Dispatcher:
+    """One per worker process; any number of them share the work by claims."""
+
+    def __init__(self, database: Database, destinations: Mapping[str, Deliver], note_parked: NoteParked) -> None:
+        self._database = database
+        self._destinations = destinations
+        self._note_parked = note_parked
+        self._wake = asyncio.Event()
+        self._log = structlog.get_logger("dispatcher")
+
+    def wake(self, _payload: str = "") -> None:
+        """Something may be due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Dispatch until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                busy = await self.dispatch_due()
+            except DBAPIError as fault:  # our own database is away: nothing was claimed, or the claims will lapse
+                self._log.warning("database_away", error=type(fault.orig).__name__)
+                busy = False
+            if not busy:
+                await self._rest()
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(POLL.total_seconds()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def dispatch_due(self) -> bool:
+        """Deliver one batch; False where nothing was due."""
+        async with self._database.transaction() as session:
+            claimed = await store.claim(session, limit=BATCH)
+        if not claimed:
+            return False
+        failpoint("outbox.claimed")
+        groups: dict[tuple[UUID, str], list[Claimed]] = defaultdict(list)
+        for message in claimed:
+            groups[message.case_id, message.destination].append(message)
+        slots = asyncio.Semaphore(PARALLEL)
+        async with asyncio.TaskGroup() as tasks:
+            for group in groups.values():
+                tasks.create_task(self._dispatch(group, slots))
+        return True
+
+    async def _dispatch(self, group: list[Claimed], slots: asyncio.Semaphore) -> None:
+        async with slots:
+            try:
+                await self._destinations[group[0].destination](group)
+            except DestinationAway as fault:
+                async with self._database.transaction() as session:
+                    await store.postpone(session, group, delay=AWAY, error=str(fault), counts=False)
+                return
+            except Exception as fault:  # noqa: BLE001 - whatever is wrong with a message must not stop the others
+                await self._refused(group, f"{type(fault).__name__}: {fault}"[:500])
+                return
+            failpoint("outbox.signalled")
+            async with self._database.transaction() as session:
+                await store.mark_dispatched(session, group)
+
+    async def _refused(self, group: list[Claimed], error: str) -> None:
+        self._log.error("message_refused", messages=[message.id for message in group], error=error)
+        for message in group:
+            if message.tries >= MAX_TRIES:
+                async with self._database.transaction() as session:
+                    await store.park(session, message, error=error)
+                await self._note_parked(message, error)
+            else:
+                delay = timedelta(seconds=2 ** (message.tries - 1))
+                async with self._database.transaction() as session:
+                    await store.postpone(session, [message], delay=delay, error=error, counts=True)

@@ -1,0 +1,99 @@
+"""The outbox's rows: put, claim, mark, postpone, park."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from caseward.db.tables import Message, Operation
+
+CHANNEL = "caseward_outbox"  # a trigger notifies it for every new message
+TO_TEMPORAL = "temporal"
+# Longer than a delivery may take, so that nobody else takes it meanwhile; a dispatcher that died is replaced after it.
+CLAIM = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A message that is ours to deliver until its claim ends."""
+
+    id: int
+    destination: str
+    case_id: UUID
+    operation_id: UUID | None
+    payload: dict[str, Any]
+    tries: int
+
+
+def put(session: AsyncSession, *, case_id: UUID, operation_id: UUID | None, payload: dict[str, Any]) -> None:
+    """Promise a message to the case's workflow, in the caller's transaction."""
+    session.add(Message(destination=TO_TEMPORAL, case_id=case_id, operation_id=operation_id, payload=payload))
+
+
+async def claim(session: AsyncSession, *, limit: int) -> list[Claimed]:
+    """Take what is due and nobody else's, oldest first. Its next try counts from now, should we die."""
+    due = (
+        select(Message.id)
+        .where(Message.dispatched_at.is_(None), ~Message.parked, Message.next_at <= func.clock_timestamp())
+        .order_by(Message.next_at, Message.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = await session.execute(
+        update(Message)
+        .where(Message.id.in_(due.scalar_subquery()))
+        .values(next_at=func.clock_timestamp() + CLAIM, tries=Message.tries + 1)
+        .returning(
+            Message.id, Message.destination, Message.case_id, Message.operation_id, Message.payload, Message.tries
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return sorted((Claimed(*row) for row in rows), key=lambda message: message.id)
+
+
+async def mark_dispatched(session: AsyncSession, messages: Sequence[Claimed]) -> None:
+    """Keep the promise on record: the destination has it."""
+    operations = [message.operation_id for message in messages if message.operation_id is not None]
+    if operations:
+        await session.execute(
+            update(Operation)
+            .where(Operation.id.in_(operations), Operation.dispatched_at.is_(None))
+            .values(dispatched_at=func.clock_timestamp())
+            .execution_options(synchronize_session=False)
+        )
+    await session.execute(
+        update(Message)
+        .where(Message.id.in_([message.id for message in messages]))
+        .values(dispatched_at=func.clock_timestamp(), error=None)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def postpone(
+    session: AsyncSession, messages: Sequence[Claimed], *, delay: timedelta, error: str, counts: bool
+) -> None:
+    """Try again later; `counts` is False where the destination was away, which is no fault of the message."""
+    await session.execute(
+        update(Message)
+        .where(Message.id.in_([message.id for message in messages]), Message.dispatched_at.is_(None))
+        .values(
+            next_at=func.clock_timestamp() + delay,
+            error=error,
+            tries=Message.tries if counts else Message.tries - 1,
+        )
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def park(session: AsyncSession, message: Claimed, *, error: str) -> None:
+    """Set a message aside that can't be delivered: others go on, somebody has to look at it."""
+    await session.execute(
+        update(Message)
+        .where(Message.id == message.id, Message.dispatched_at.is_(None))
+        .values(parked=True, error=error)
+        .execution_options(synchronize_session=False)
+    )

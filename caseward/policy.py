@@ -1,0 +1,183 @@
+"""Policy: one function decides what an actor may do now, and every door asks it.
+
+Rules see the case and the actor, never the input and never the clock, so that what is offered at a version is
+accepted at that version.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from caseward.errors import Reason
+from caseward.overrides import OVERRIDES, Override
+from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Process, Transition
+from caseward.situation import Actor, EffectView, Kind, OperationView, Situation
+
+
+@dataclass(frozen=True)
+class Action:
+    """A transition or an override, as somebody would take it."""
+
+    kind: Kind
+    name: str
+    step: str | None = None
+    item: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Allow, in which role; or deny, with every reason, the most telling first."""
+
+    reasons: tuple[Reason, ...]
+    role: str | None = None
+    target: EffectView | None = None
+    """The effect that a per-step override acts on."""
+
+    @property
+    def allowed(self) -> bool:
+        """Nothing speaks against it."""
+        return not self.reasons
+
+
+def decide(now: Situation, actor: Actor, action: Action) -> Decision:
+    """Whether `actor` may take `action` on the case as it stands. Unknown names are denied."""
+    if action.kind == "transition":
+        transition = now.process.transition(action.name)
+        if transition is None or transition.opens:
+            return Decision((Reason("unknown_action", f"This process has no transition {action.name}."),))
+        return _decide_transition(now, actor, transition)
+    override = OVERRIDES.get(action.name)
+    if override is None:
+        return Decision((Reason("unknown_action", f"There is no override {action.name}."),))
+    if override.per_step:
+        return _decide_step_override(now, actor, override, action)
+    reasons = _role_reasons(now.process, actor, override.roles, override.title)
+    reasons += list(_undo_reasons(now) if override.name == "undo" else _force_cancel_reasons(now))
+    return Decision(tuple(reasons), _acting_role(actor, override.roles))
+
+
+def decide_opening(process: Process, actor: Actor) -> Decision:
+    """Whether `actor` may open a case of this process."""
+    transition = process.opening
+    reasons = _role_reasons(process, actor, transition.roles, transition.title)
+    return Decision(tuple(reasons), _acting_role(actor, transition.roles))
+
+
+def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]]:
+    """Every action there is on this case, with its decision."""
+    for transition in now.process.transitions:
+        if not transition.opens:
+            action = Action("transition", transition.name)
+            yield action, decide(now, actor, action)
+    for override in OVERRIDES.values():
+        targets = [e for e in now.effects if e.unsettled] if override.per_step else []
+        actions = [Action("override", override.name, e.address, e.item) for e in targets]
+        if not actions or (override.name == "retry" and now.operation and now.operation.blocked):
+            actions.append(Action("override", override.name))
+        for action in actions:
+            yield action, decide(now, actor, action)
+
+
+def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> Decision:
+    reasons = _role_reasons(now.process, actor, transition.roles, transition.title)
+    if any(actor.id in now.acted.get(name, ()) for name in transition.four_eyes):
+        reasons.append(Reason("four_eyes", f"{transition.title}: somebody else must, you acted on this case before."))
+    if now.operation is not None and now.state not in now.process.pending_states:
+        reasons.append(Reason("operation_in_flight", "What was done is still being taken back."))
+    elif now.state not in transition.source:
+        here = now.process.state(now.state).title
+        if now.operation is not None:
+            message = f"{transition.title} has to wait: the case is {here.lower()}."
+            reasons.append(Reason("operation_in_flight", message))
+        else:
+            places = " or ".join(now.process.state(name).title for name in sorted(transition.source))
+            reasons.append(Reason("wrong_state", f"{transition.title} needs {places}; the case is {here}."))
+    return Decision(tuple(reasons), _acting_role(actor, transition.roles))
+
+
+def _decide_step_override(now: Situation, actor: Actor, override: Override, action: Action) -> Decision:
+    target, missing = _target(now, override, action)
+    roles = _step_roles(now.process, override, target)
+    if not roles:
+        reasons = [Reason("skip_forbidden", "This step can't be left out.")]
+    else:
+        reasons = _role_reasons(now.process, actor, roles, override.title)
+    if missing is not None:
+        reasons.append(missing)
+    elif target is not None and target.state == "running":
+        reasons.append(Reason("attempt_running", "An attempt is under way; its outcome comes first."))
+    return Decision(tuple(reasons), _acting_role(actor, roles), target)
+
+
+def _target(now: Situation, override: Override, action: Action) -> tuple[EffectView | None, Reason | None]:
+    if override.name == "retry" and action.step is None and now.operation and now.operation.blocked:
+        return None, None  # the story itself goes again
+    unsettled = [effect for effect in now.effects if effect.unsettled]
+    if action.step is not None:
+        named = [e for e in unsettled if e.address == action.step and e.item == action.item]
+        if not named:
+            return None, Reason("step_not_open", f"The step {action.step} has nothing open now.")
+        return named[-1], None
+    open_now = [effect for effect in unsettled if effect.state != "running"] or unsettled
+    if not open_now:
+        return None, Reason("nothing_open", "No step of this case needs anything now.")
+    if len(open_now) > 1:
+        names = ", ".join(sorted(effect.address for effect in open_now))
+        return None, Reason("step_ambiguous", f"Several steps qualify, name one: {names}.")
+    return open_now[0], None
+
+
+def _step_roles(process: Process, override: Override, target: EffectView | None) -> frozenset[str]:
+    if override.name == "retry" or target is None:
+        return override.roles
+    step = process.steps.get(target.step)
+    if target.direction == "undo" or step is None:
+        return frozenset({SENIOR_OPERATOR})  # leaving an outside change standing is never routine
+    if override.name == "mark_done":
+        return step.skip_roles or frozenset({SENIOR_OPERATOR})
+    return step.skip_roles
+
+
+def _undo_reasons(now: Situation) -> Iterator[Reason]:
+    target = undo_target(now)
+    if target is None:
+        in_flight = now.operation is not None
+        message = "It is being taken back already." if in_flight else "Nothing stands here that could be taken back."
+        yield Reason("already_undoing" if in_flight else "nothing_to_undo", message)
+    elif target.impossible_begun:
+        yield Reason("undo_impossible", "A step that can't be taken back has begun.")
+
+
+def undo_target(now: Situation) -> OperationView | None:
+    """The transition that `undo` would take back."""
+    candidate = now.operation or now.latest
+    if candidate is None or candidate.kind != "transition":
+        return None
+    transition = now.process.transition(candidate.name)
+    if transition is None or candidate.state in {"undone", "superseded"}:
+        return None
+    return candidate if transition.undone or not transition.opens else None
+
+
+def _force_cancel_reasons(now: Situation) -> Iterator[Reason]:
+    if now.operation is not None and now.operation.name == "force_cancel":
+        yield Reason("already_cancelling", "It is being cancelled already.")
+    elif now.process.state(now.state).final:
+        yield Reason("already_final", "The case is closed.")
+
+
+def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: str) -> list[Reason]:
+    wanted = frozenset(roles)
+    if actor.roles & wanted:
+        return []
+    names = " or ".join(process.role_title(role).lower() for role in sorted(wanted))
+    return [Reason("role_missing", f"{title}: only a {names} may.")]
+
+
+def _acting_role(actor: Actor, roles: frozenset[str]) -> str | None:
+    return min(actor.roles & roles, default=None)
+
+
+def begins_impossible(process: Process, steps: Iterable[str]) -> bool:
+    """One of these steps can't be undone."""
+    declared = process.steps
+    return any(name in declared and declared[name].undo is IMPOSSIBLE for name in steps)

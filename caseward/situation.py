@@ -1,0 +1,261 @@
+"""Where a case stands right now, as plain data, and the one condition that follows from it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from caseward.process import ENGINEERING, Process, Step
+
+Kind = Literal["transition", "override"]
+Direction = Literal["do", "undo"]
+OperationState = Literal["accepted", "running", "undoing", "completed", "undone", "superseded"]
+EffectState = Literal["running", "retrying", "waiting", "blocked", "settled"]
+Outcome = Literal["succeeded", "failed", "unknown", "acknowledged", "not_needed"]
+DecisionMade = Literal["skipped", "marked_done", "given_up", "voided"]
+ConditionName = Literal["paused", "blocked", "undoing", "retrying", "waiting", "running", "queued", "done"]
+StepState = Literal[
+    "pending",
+    "running",
+    "retrying",
+    "waiting",
+    "blocked",
+    "succeeded",
+    "not_needed",
+    "skipped",
+    "marked_done",
+    "given_up",
+    "voided",
+    "undone",
+]
+
+FINISHED: frozenset[OperationState] = frozenset({"completed", "undone", "superseded"})
+UNDO_SUFFIX = ":undo"
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who asks, in what capacities, and through which door."""
+
+    id: str
+    roles: frozenset[str]
+    via: str = "api"
+
+
+SYSTEM = Actor("system", frozenset(), "system")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectView:
+    """One effect as it stands."""
+
+    key: str
+    operation_id: UUID
+    step: str
+    item: str | None
+    direction: Direction
+    partner: str
+    recovery_owner: str
+    state: EffectState
+    outcome: Outcome | None
+    decision: DecisionMade | None
+    cause: str | None
+    error: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None
+    attempt_count: int
+    next_attempt_at: datetime | None
+    answer_by: datetime | None
+    since: datetime
+    offset: bool
+    ruled_out: bool
+    """Somebody said that the unknown outcome did not happen."""
+
+    @property
+    def address(self) -> str:
+        """How overrides and documents name it: the step, or `{step}:undo`."""
+        return self.step + UNDO_SUFFIX if self.direction == "undo" else self.step
+
+    @property
+    def unsettled(self) -> bool:
+        """Something is still owed on it."""
+        return self.state != "settled"
+
+    @property
+    def step_state(self) -> StepState:
+        """The state as documents show it."""
+        if self.state != "settled":
+            return self.state
+        if self.offset:
+            return "undone"
+        if self.decision is not None:
+            return self.decision
+        return "succeeded" if self.outcome == "succeeded" else "not_needed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationView:
+    """One operation as it stands."""
+
+    id: UUID
+    kind: Kind
+    name: str
+    state: OperationState
+    acts_on_name: str | None
+    accepted_at: datetime
+    blocked: Mapping[str, Any] | None
+    impossible_begun: bool = False
+    """A step that can't be undone has begun in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """A case, the operation in flight with its effects, and what the rules look back on."""
+
+    process: Process
+    case_id: UUID
+    state: str
+    state_since: datetime
+    deadline_at: datetime | None
+    escalated_to: str | None
+    version: int
+    operation: OperationView | None = None
+    effects: tuple[EffectView, ...] = ()
+    latest: OperationView | None = None
+    """The latest operation that took the case over and is over."""
+    acted: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    """Who took each transition in this case."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """What is happening to a case right now."""
+
+    name: ConditionName
+    sentence: str
+    since: datetime
+    step: str | None = None
+    item: str | None = None
+    cause: str | None = None
+    recovery_owner: str | None = None
+    waiting_on: str | None = None
+    last_error: Mapping[str, Any] | None = None
+    attempts: int | None = None
+    next_attempt_at: datetime | None = None
+    deadline_at: datetime | None = None
+
+
+def condition(now: Situation) -> Condition:
+    """The most urgent of what is happening: blocked, undoing, retrying, waiting, running, queued, done."""
+    if now.operation is None:
+        return _at_rest(now)
+    urgency = ("blocked", "retrying", "waiting", "running")
+    unsettled = sorted((e for e in now.effects if e.unsettled), key=lambda e: (urgency.index(e.state), e.since))
+    operation = now.operation
+    if operation.blocked is not None:
+        return Condition(
+            name="blocked",
+            sentence="The code of this process could not go on. Engineering decides.",
+            since=datetime.fromisoformat(operation.blocked["since"]),
+            cause=operation.blocked["cause"],
+            recovery_owner=ENGINEERING,
+            last_error=operation.blocked["error"],
+        )
+    if unsettled and unsettled[0].state == "blocked":
+        return _of_effect(now.process, unsettled[0])
+    if operation.kind == "override" or any(effect.direction == "undo" for effect in unsettled):
+        return _undoing(now, operation, unsettled)
+    if unsettled:
+        return _of_effect(now.process, unsettled[0])
+    if operation.state == "accepted":
+        return Condition(
+            name="queued",
+            sentence="Accepted, not begun yet.",
+            since=operation.accepted_at,
+            recovery_owner=now.process.owner,
+        )
+    return Condition(
+        name="running",
+        sentence="The next step is about to begin.",
+        since=operation.accepted_at,
+        recovery_owner=now.process.owner,
+    )
+
+
+def _at_rest(now: Situation) -> Condition:
+    state = now.process.state(now.state)
+    waiting_on = now.escalated_to or state.waiting_on
+    if waiting_on is None:
+        return Condition(name="done", sentence="Nobody owes anything.", since=now.state_since)
+    title = now.process.role_title(waiting_on)
+    return Condition(
+        name="waiting",
+        sentence=f"Waiting for a {title.lower()}.",
+        since=now.state_since,
+        waiting_on=waiting_on,
+        recovery_owner=waiting_on,
+        deadline_at=now.deadline_at,
+    )
+
+
+def _undoing(now: Situation, operation: OperationView, unsettled: list[EffectView]) -> Condition:
+    first = unsettled[0] if unsettled else None
+    return Condition(
+        name="undoing",
+        sentence="What was done is being taken back.",
+        since=operation.accepted_at,
+        step=first.address if first else None,
+        item=first.item if first else None,
+        recovery_owner=first.recovery_owner if first else now.process.owner,
+        last_error=first.error if first else None,
+        attempts=first.attempt_count if first else None,
+        next_attempt_at=first.next_attempt_at if first else None,
+    )
+
+
+def _of_effect(process: Process, effect: EffectView) -> Condition:
+    step = process.steps.get(effect.step)
+    title = step_title(step, effect.direction) if step else effect.step
+    owner = effect.recovery_owner.replace("_", " ").capitalize()
+    partner = f"The partner {effect.partner}"
+    sentence = {
+        "running": f"Running: {title}.",
+        "retrying": f"{partner} did not do it yet: {title}. We try again.",
+        "waiting": f"{partner} took the request and has not finished: {title}.",
+        "blocked": f"{_BLOCKED.get(effect.cause or '', '{partner} could not do it')}: {{title}}. {owner} decides.".format(
+            partner=partner, title=title
+        ),
+    }[effect.state]
+    return Condition(
+        name=effect.state if effect.state != "settled" else "running",
+        sentence=sentence,
+        since=effect.since,
+        step=effect.address,
+        item=effect.item,
+        cause=effect.cause if effect.state == "blocked" else None,
+        recovery_owner=effect.recovery_owner,
+        waiting_on=effect.partner if effect.state == "waiting" else None,
+        last_error=effect.error,
+        attempts=effect.attempt_count,
+        next_attempt_at=effect.next_attempt_at,
+        deadline_at=effect.answer_by if effect.state == "waiting" else None,
+    )
+
+
+_BLOCKED = {
+    "rejected": "{partner} refused",
+    "unauthorized": "{partner} does not accept our credentials",
+    "invalid": "The request was malformed or has changed",
+    "exhausted": "{partner} kept failing",
+    "unknown": "Nobody can tell whether {partner} did it",
+    "no_answer": "{partner} never answered",
+    "no_compensation": "Nothing can offset it",
+    "code_error": "Our own code failed on it",
+}
+
+
+def step_title(step: Step[Any], direction: Direction) -> str:
+    """The title of a step, or of its compensation."""
+    if direction == "do":
+        return step.title
+    return step.undo if isinstance(step.undo, str) else f"Offset: {step.title}"

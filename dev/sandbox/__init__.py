@@ -1,0 +1,7 @@
+"""The partner sandbox: a server of its own that speaks HTTP as our partners would, and keeps a ledger of what it did.
+
+    python -m dev.sandbox
+
+Each partner speaks below `/{partner}`; tests and demos steer faults and read the ledger below `/_control`. Nothing here
+knows Caseward: it only calls back where it was told to. A partner is one file in `partners/` and a line in its list.
+"""

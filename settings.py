@@ -1,0 +1,131 @@
+"""Settings: one frozen class, read from the environment by entry points only; everything else gets what it needs
+by argument, so that nothing deep inside can behave differently because of a variable nobody passed to it."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# Not a setting: a worker that listens on another queue than the dispatcher sends to is silence, not an error.
+TASK_QUEUE = "caseward"
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _split_at_commas(value: object) -> object:
+    """`retry,pause` from the environment; pydantic-settings would demand JSON."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _with_our_driver(value: str) -> str:
+    """Hosting providers hand out `postgres://…`; SQLAlchemy needs to be told which driver to take."""
+    scheme, separator, rest = value.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in {"postgres", "postgresql"} else value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
+DatabaseUrl = Annotated[str, AfterValidator(_with_our_driver)]
+# Absolute, because a child process may run in another folder.
+AbsolutePath = Annotated[Path, AfterValidator(Path.absolute)]
+
+
+class Settings(BaseSettings):
+    """All of Caseward's settings. Each is read from `CASEWARD_<NAME>`, then from `.env`, then from its default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CASEWARD_",
+        env_file=".env",
+        env_ignore_empty=True,  # `CASEWARD_DATABASE_URL=` in a file or a compose list means "not set"
+        extra="ignore",  # `.env` may hold other programs' variables too
+        frozen=True,
+        hide_input_in_errors=True,  # a mistyped database URL still holds its password
+    )
+
+    env: Literal["", "test", "production"] = Field(
+        default="",
+        description="`test` honours failpoints; `production` refuses what only the embedded stack may use",
+    )
+    data_dir: AbsolutePath = Field(
+        default=Path(".caseward"),
+        validate_default=True,
+        description="Where the embedded stack keeps databases, keys and logs. One stack per folder",
+    )
+
+    api_port: Port = Field(default=8000, description="The API and the console")
+    temporal_port: Port = Field(default=7233, description="The embedded Temporal server")
+    temporal_ui_port: Port = Field(default=8233, description="Its Web UI")
+    sandbox_port: Port = Field(default=8100, description="The partner sandbox")
+
+    database_url: DatabaseUrl | None = Field(
+        default=None,
+        repr=False,  # it carries the password, and settings get logged
+        description="A Postgres that runs already, as `postgresql+psycopg://…`; empty = embedded, on a port of its own",
+    )
+    temporal_address: str | None = Field(
+        default=None,
+        description="A Temporal that runs already, as `host:port`; empty = embedded",
+    )
+    temporal_namespace: str = Field(default="caseward", description="Created by the embedded Temporal only")
+    temporal_overrides: Words = Field(
+        default=("retry", "pause", "resume"),
+        description="What `temporal`, the actor nobody verified, may do by a signal or update sent past the API",
+    )
+
+    api_url: str = Field(
+        default_factory=lambda data: f"http://127.0.0.1:{data['api_port']}",
+        description="Where the CLI and the partners' callbacks find the API",
+    )
+    sandbox_url: str = Field(
+        default_factory=lambda data: f"http://127.0.0.1:{data['sandbox_port']}",
+        description="Where the partners are: each one speaks below `/<partner>`",
+    )
+
+    token_issuer: str = Field(default="caseward", description="The `iss` a bearer token must carry")
+    token_audience: str = Field(default="caseward", description="The `aud` a bearer token must carry")
+    jwks_file: AbsolutePath = Field(
+        default_factory=lambda data: data["data_dir"] / "keys" / "jwks.json",
+        description="The public keys bearer tokens are checked with; made by the embedded stack at its first start",
+    )
+
+    failpoint: str | None = Field(
+        default=None,
+        description="`name[:n]`: SIGKILL to the process that reaches it for the n-th time; only where env is `test`",
+    )
+
+    @model_validator(mode="after")
+    def _production_names_its_own(self) -> Self:
+        # A forgotten variable would otherwise mean keys that lie on some disk, or an empty database.
+        if self.env == "production":
+            missing = [
+                f"CASEWARD_{name.upper()}"
+                for name in ("database_url", "temporal_address", "jwks_file")
+                if name not in self.model_fields_set or getattr(self, name) is None
+            ]
+            if missing:
+                message = f"production needs its own {', '.join(missing)}"
+                raise ValueError(message)
+        return self
+
+    @classmethod
+    def read(cls) -> Self:
+        """For entry points: a wrong setting ends the process with one line for each, not with a traceback."""
+        try:
+            return cls()
+        except ValidationError as error:
+            # A default derived from a wrong setting fails too; only the cause is worth a line.
+            causes = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+            lines = [
+                f"CASEWARD_{str(fault['loc'][0]).upper()}: {fault['msg']}" if fault["loc"] else fault["msg"]
+                for fault in causes
+            ]
+            raise SystemExit("\n".join(lines)) from None
+
+    def environment(self) -> dict[str, str]:
+        """These settings as the environment of a child process, so that it sees the same whatever its folder."""
+        values = {
+            name: ",".join(value) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            for name, value in self
+            if value not in (None, "")
+        }
+        return {f"CASEWARD_{name.upper()}": value for name, value in values.items()}

@@ -1,0 +1,34 @@
+"""What tests of every kind share."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dev.service import port_is_free
+from settings import Settings
+
+
+@pytest.fixture(scope="session")
+def settings_for() -> Callable[[Path], Settings]:
+    """Settings for a stack of the test's own: its data folder, ports nobody uses, failpoints honoured."""
+    return _settings_for
+
+
+def _settings_for(data_dir: Path) -> Settings:
+    # Below the range from which the kernel serves outgoing connections; at random, because other runs choose too.
+    candidates = random.sample(range(10000, 15000), 200)
+    api, temporal, temporal_ui, sandbox = [port for port in candidates if port_is_free(port)][:4]
+    # The machine's own settings don't count: neither `.env`, nor the servers that a variable may name.
+    return Settings(
+        _env_file=None,
+        env="test",
+        data_dir=data_dir,
+        api_port=api,
+        temporal_port=temporal,
+        temporal_ui_port=temporal_ui,
+        sandbox_port=sandbox,
+        database_url=None,
+        temporal_address=None,
+    )

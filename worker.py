@@ -1,0 +1,137 @@
+"""The worker: Temporal worker and dispatcher in one process. What is missing or wrong is a named error at start."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import structlog
+import uvloop
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from activities.vendor_onboarding import VendorOnboardingSteps
+from caseward import failpoints
+from caseward.activity import EffectRunner, engine_activities, step_activities
+from caseward.cases.commands import note_parked
+from caseward.db.listen import listen
+from caseward.db.session import Database
+from caseward.errors import DeclarationInvalid
+from caseward.messages import TASK_QUEUE
+from caseward.outbox.dispatcher import Dispatcher
+from caseward.outbox.store import CHANNEL, TO_TEMPORAL
+from caseward.outbox.to_temporal import ToTemporal
+from caseward.process import Catalogue
+from caseward.workflow.case import CaseWorkflow
+from caseward.workflow.sandbox import runner
+from caseward.workflow.stories import story_faults
+from partners import Partners
+from processes import CATALOGUE
+from settings import Settings
+from workflows.vendor_onboarding import VendorOnboarding
+
+WORKFLOWS: tuple[type[CaseWorkflow], ...] = (VendorOnboarding,)
+STEPS: Mapping[str, Any] = {"vendor_onboarding": VendorOnboardingSteps}
+
+CACHED_CASES = 2000  # at 50 KB each; fewer than the active ones halves the throughput
+STICKY_FOR = timedelta(seconds=3)  # how long a case waits for the worker that knew it, when that one died
+GRACE = timedelta(seconds=8)  # for activities under way at shutdown; every gateway's deadline is shorter
+READY = "worker ready"  # the line that whoever starts a worker waits for
+
+
+def build_activities(database: Database, catalogue: Catalogue, partners: Partners, settings: Settings) -> list[Any]:
+    """Every activity that the workflows call by name. Raises DeclarationInvalid where one is missing."""
+    effects = EffectRunner(database, catalogue)
+    found = list(story_faults(catalogue, WORKFLOWS))
+    found += [f"{name}: no activities are registered" for name in catalogue if name not in STEPS]
+    if found:
+        raise DeclarationInvalid(found)
+    activities: list[Any] = engine_activities(
+        database, catalogue, signal_overrides=frozenset(settings.temporal_overrides)
+    )
+    for name, process in catalogue.items():
+        activities += step_activities(process, STEPS[name](partners), effects)
+    return activities
+
+
+async def connect(settings: Settings) -> Client:
+    """A client of Temporal, however long that takes to come up."""
+    log = structlog.get_logger("worker")
+    address = settings.temporal_address or f"127.0.0.1:{settings.temporal_port}"
+    while True:
+        try:
+            return await Client.connect(address, namespace=settings.temporal_namespace)
+        except (RPCError, RuntimeError) as fault:
+            log.warning("temporal_away", address=address, error=str(fault)[:200])
+            await asyncio.sleep(1)
+
+
+async def serve(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT."""
+    if settings.database_url is None:
+        sys.exit("CASEWARD_DATABASE_URL: say which database to work on")
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    database = Database.connect(settings.database_url)
+    partners = Partners.connect(settings.sandbox_url)
+    activities = build_activities(database, CATALOGUE, partners, settings)
+    client = await connect(settings)
+    dispatcher = Dispatcher(
+        database,
+        {TO_TEMPORAL: ToTemporal(client, CATALOGUE)},
+        lambda message, error: note_parked(
+            database, CATALOGUE, case_id=message.case_id, destination=message.destination, error=error
+        ),
+    )
+    worker = Worker(
+        client,
+        task_queue=TASK_QUEUE,
+        workflows=WORKFLOWS,
+        activities=activities,
+        workflow_runner=runner(),
+        max_cached_workflows=CACHED_CASES,
+        sticky_queue_schedule_to_start_timeout=STICKY_FOR,
+        graceful_shutdown_timeout=GRACE,
+    )
+    async with worker:
+        beside = [
+            asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
+        ]
+        print(READY, flush=True)  # noqa: T201 - the promise to whoever started us
+        stopped = asyncio.create_task(stopping.wait())
+        await asyncio.wait([stopped, *beside], return_when=asyncio.FIRST_COMPLETED)
+        for task in beside:
+            if task.done():
+                task.result()  # it only ends by a fault of ours: let that be seen
+            task.cancel()
+    await partners.aclose()
+    await database.close()
+
+
+def main() -> int:
+    """Run the worker; the exit code says whether it ended as asked."""
+    settings = Settings.read()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    if settings.env == "test" and settings.failpoint:
+        failpoints.arm(settings.failpoint)
+    try:
+        uvloop.run(serve(settings))
+    except DeclarationInvalid as fault:
+        for line in fault.faults:
+            print(line, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # Temporal's client may abort an ordinary interpreter exit

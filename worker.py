@@ -119,6 +119,7 @@ def main() -> int:
     """Run the worker; the exit code says whether it ended as asked."""
     settings = Settings.read()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every call would drown the rest
     if settings.env == "test" and settings.failpoint:
         failpoints.arm(settings.failpoint)
     try:

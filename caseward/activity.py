@@ -198,13 +198,13 @@ class EffectRunner:
                 answer = await asked.method(sending, **asked.arguments)
         except PartnerAnswer as said:
             return _settlement(said, probing=probing)
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - a gateway that raises is a fault of ours after an unknown outcome
             self._log.exception("gateway_failed", effect_key=reservation.effect_key)
             return _code_error(fault)
         exchange.answer.set_result(answer)
         try:
             result = await task
-        except Exception as fault:
+        except Exception as fault:  # noqa: BLE001 - the partner did it, our own translation failed
             self._log.exception("activity_failed", effect_key=reservation.effect_key)
             return _code_error(fault)
         if call.direction == "undo":

@@ -21,7 +21,7 @@ _armed: dict[str, int] = {}
 
 
 def arm(specification: str) -> None:
-    """Arm `name[:n]`: the process that reaches `name` for the n-th time dies by SIGKILL. ValueError for another name."""
+    """Arm `name[:n]`: the process that reaches `name` for the n-th time dies by SIGKILL. ValueError if unknown."""
     name, _, nth = specification.partition(":")
     if name not in NAMES:
         message = f"no failpoint {name!r}; there are {', '.join(sorted(NAMES))}"

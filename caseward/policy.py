@@ -170,7 +170,7 @@ def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: s
     if actor.roles & wanted:
         return []
     names = " or ".join(process.role_title(role).lower() for role in sorted(wanted))
-    return [Reason("role_missing", f"{title}: only a {names} may.")]
+    return [Reason("role_missing", f"{title}: that takes the role {names}.")]
 
 
 def _acting_role(actor: Actor, roles: frozenset[str]) -> str | None:

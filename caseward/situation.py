@@ -106,6 +106,8 @@ class OperationView:
     blocked: Mapping[str, Any] | None
     impossible_begun: bool = False
     """A step that can't be undone has begun in it."""
+    offsetting: bool = False
+    """It still has something to take back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +165,7 @@ def condition(now: Situation) -> Condition:
         )
     if unsettled and unsettled[0].state == "blocked":
         return _of_effect(now.process, unsettled[0])
-    if operation.kind == "override" or any(effect.direction == "undo" for effect in unsettled):
+    if operation.offsetting or operation.kind == "override":
         return _undoing(now, operation, unsettled)
     if unsettled:
         return _of_effect(now.process, unsettled[0])
@@ -216,16 +218,15 @@ def _undoing(now: Situation, operation: OperationView, unsettled: list[EffectVie
 def _of_effect(process: Process, effect: EffectView) -> Condition:
     step = process.steps.get(effect.step)
     title = step_title(step, effect.direction) if step else effect.step
-    owner = effect.recovery_owner.replace("_", " ").capitalize()
-    partner = f"The partner {effect.partner}"
+    partner = f"the partner {effect.partner}"
     sentence = {
         "running": f"Running: {title}.",
-        "retrying": f"{partner} did not do it yet: {title}. We try again.",
-        "waiting": f"{partner} took the request and has not finished: {title}.",
-        "blocked": f"{_BLOCKED.get(effect.cause or '', '{partner} could not do it')}: {{title}}. {owner} decides.".format(
-            partner=partner, title=title
-        ),
+        "retrying": f"{partner.capitalize()} did not do it yet: {title}. We try again.",
+        "waiting": f"{partner.capitalize()} took the request and has not finished: {title}.",
+        "blocked": _blocked_sentence(effect, partner, title),
     }[effect.state]
+    if effect.state == "retrying" and effect.outcome == "unknown":
+        sentence = f"Nobody can tell yet whether {partner} did it: {title}. We find out."
     return Condition(
         name=effect.state if effect.state != "settled" else "running",
         sentence=sentence,
@@ -240,6 +241,12 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
         next_attempt_at=effect.next_attempt_at,
         deadline_at=effect.answer_by if effect.state == "waiting" else None,
     )
+
+
+def _blocked_sentence(effect: EffectView, partner: str, title: str) -> str:
+    cause = _BLOCKED.get(effect.cause or "", "{partner} could not do it").format(partner=partner)
+    owner = effect.recovery_owner.replace("_", " ").capitalize()
+    return f"{cause[0].upper()}{cause[1:]}: {title}. {owner} decides."
 
 
 _BLOCKED = {

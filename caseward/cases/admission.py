@@ -43,7 +43,7 @@ async def admit_override(
     message = refusal.detail
     if refusal.members.get("errors"):
         message += " " + " ".join(f"{error['field']}: {error['message']}" for error in refusal.members["errors"])
-    override = str(call.payload.get("override"))[:100]
+    override = str(call.payload.get("override") or "an override")[:100]
     claimed = str(call.payload.get("actor") or "nobody")[:100]
     async with database.transaction() as session:
         await refuse(

@@ -34,7 +34,7 @@ from caseward.errors import (
     VersionStale,
 )
 from caseward.overrides import OVERRIDES
-from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening, undo_target
+from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Nothing, Process
 from caseward.situation import Actor, EffectView, Situation
 
@@ -286,7 +286,7 @@ def _check_step_input(
         message = "To state that it happened, mark it as done."
         raise InputInvalid(message, errors=[{"field": "happened", "message": message}])
     undecided = target is not None and target.outcome == "unknown" and not target.ruled_out
-    if undecided and happened is None and (override == "skip" or target.cause == "unknown"):
+    if target and undecided and happened is None and (override == "skip" or target.cause == "unknown"):
         message = "Nobody knows whether it happened. Say `happened: false`, or mark it as done."
         raise InputInvalid(message, errors=[{"field": "happened", "message": message}])
     return {}
@@ -308,10 +308,19 @@ async def requeue_message(session: AsyncSession, catalogue: Catalogue, *, messag
     return message
 
 
-async def refuse(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor, **facts: str) -> None:
+async def refuse(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    case_id: UUID,
+    actor: Actor,
+    override: str,
+    message: str,
+    claimed_by: str,
+) -> None:
     """Keep a refusal that nobody else would see: one that came by a signal."""
     work = await lock_case(session, catalogue, case_id)
-    work.entry("override.refused", actor=actor, **facts)
+    work.entry("override.refused", actor=actor, override=override, message=message, claimed_by=claimed_by)
     work.touch()
 
 

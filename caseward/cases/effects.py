@@ -28,7 +28,7 @@ NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which p
 POLL_EVERY = timedelta(seconds=5)  # how often a partner that acknowledged is asked, where it can be
 
 
-class LeaseHeld(Exception):  # noqa: N818 - no error: another worker is at it, come back later
+class LeaseHeld(Exception):
     """Another attempt's lease lives; `remaining` says how long at most."""
 
     def __init__(self, remaining: timedelta) -> None:
@@ -352,7 +352,8 @@ async def _not_yet(
         effect.state, effect.since = "waiting", effect.since if asked else work.now
         effect.next_attempt_at = work.now + POLL_EVERY if offer.probe else effect.answer_by
         return
-    if settlement.outcome == "unknown":
+    failed = settlement.outcome == "failed"
+    if not failed:
         if effect.outcome != "acknowledged":
             effect.outcome = "unknown"
         if settlement.sent:
@@ -364,7 +365,7 @@ async def _not_yet(
         if settle_only:
             void_effect(work, effect)
             return
-    can_learn = effect.outcome == "failed" or offer.probe or offer.idempotent
+    can_learn = failed or offer.probe or offer.idempotent
     if settlement.cause or not can_learn:
         owner = ENGINEERING if settlement.cause == "code_error" else effect.recovery_owner
         _block(work, effect, cause=settlement.cause or "unknown", owner=owner)
@@ -374,7 +375,7 @@ async def _not_yet(
         effect.next_attempt_at = effect.maybe_sent_until + offer.settling
         return
     waits = step.retry.waits
-    transient = effect.outcome != "failed" or settlement.error_class == "transient"
+    transient = not failed or settlement.error_class == "transient"
     if transient and effect.burst < len(waits):
         wait = max(waits[effect.burst], settlement.retry_after or timedelta(0))
         effect.burst += 1

@@ -46,7 +46,7 @@ def effect_view(row: Effect) -> EffectView:
     )
 
 
-def operation_view(row: Operation, *, impossible_begun: bool = False) -> OperationView:
+def operation_view(row: Operation, *, impossible_begun: bool = False, offsetting: bool = False) -> OperationView:
     """The row as plain data."""
     return OperationView(
         id=row.id,
@@ -57,6 +57,7 @@ def operation_view(row: Operation, *, impossible_begun: bool = False) -> Operati
         accepted_at=row.accepted_at,
         blocked=row.blocked,
         impossible_begun=impossible_begun,
+        offsetting=offsetting,
     )
 
 
@@ -91,7 +92,11 @@ class LockedCase:
         """The case as plain data, without what only the policy looks back on."""
         case = self.case
         driven = self.driven()
-        impossible = begins_impossible(self.process, (effect.step for effect in driven))
+        view = None
+        if self.operation is not None:
+            impossible = begins_impossible(self.process, (effect.step for effect in driven))
+            offsetting = bool(self.outstanding_offsets(self.operation))
+            view = operation_view(self.operation, impossible_begun=impossible, offsetting=offsetting)
         return Situation(
             process=self.process,
             case_id=case.id,
@@ -100,7 +105,7 @@ class LockedCase:
             deadline_at=case.deadline_at,
             escalated_to=case.escalated_to,
             version=case.version,
-            operation=operation_view(self.operation, impossible_begun=impossible) if self.operation else None,
+            operation=view,
             effects=tuple(effect_view(effect) for effect in driven),
         )
 

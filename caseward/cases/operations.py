@@ -1,4 +1,4 @@
-"""Operations: how one is accepted, takes the case over, finishes or blocks. Each function runs under the case's lock."""
+"""Operations: how one is accepted, takes the case over, finishes or blocks; always under the case's lock."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -266,7 +266,8 @@ def void_effect(work: LockedCase, effect: Effect) -> None:
     effect.state, effect.decision, effect.standing = "settled", "voided", False
     effect.settled_at = effect.since = work.now
     effect.next_attempt_at = effect.cause = None
-    work.entry("effect.voided", effect=effect, title=effect.step)
+    title = work.process.steps[effect.step].title
+    work.entry("effect.voided", effect=effect, title=title)
 
 
 async def _begin(work: LockedCase, operation: Operation, *, pending: str | None, work_to_do: bool) -> None:

@@ -6,12 +6,12 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import Select, and_, or_, select, tuple_
+from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import look_back
@@ -162,7 +162,7 @@ async def get_operation(
 async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: CaseFilter, actor: Actor) -> CaseList:
     """A page of the cases that this actor may see, newest change first. Raises InputInvalid for a foreign cursor."""
     visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
-    query: Select[tuple[Case]] = select(Case).where(Case.process.in_(visible))
+    query = select(Case).where(Case.process.in_(visible))
     exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key")
     for name in exact:
         value = getattr(wanted, name)
@@ -188,7 +188,7 @@ def _matches(q: str) -> Any:
     """A business key's beginning, or any id: of the case, of an operation, of an effect."""
     escaped = q.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     conditions = [Case.business_key.like(escaped + "%")]
-    head = q.split(":")[0]
+    head = q.split(":", maxsplit=1)[0]
     try:
         wanted = UUID(head)
     except ValueError:
@@ -298,9 +298,7 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
     try:
         changed_at, case_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         instant = datetime.fromisoformat(changed_at)
-        if instant.tzinfo is None:
-            raise ValueError(changed_at)
-        return instant, UUID(case_id)
+        return instant.astimezone(UTC), UUID(case_id)
     except (ValueError, TypeError, AttributeError, binascii.Error) as fault:
         message = "Not a cursor of this list."
         raise InputInvalid(message, errors=[{"field": "cursor", "message": message}]) from fault

@@ -1,6 +1,6 @@
 """Sessions: one transaction each, on the database's own clock."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,7 +45,7 @@ class Database:
         return cls(engine, async_sessionmaker(engine, expire_on_commit=False, autoflush=False))
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncSession]:
+    async def transaction(self) -> AsyncGenerator[AsyncSession]:
         """One transaction: committed at the end, rolled back on any error."""
         async with self.sessions() as session, session.begin():
             yield session

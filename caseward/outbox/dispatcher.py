@@ -21,7 +21,7 @@ AWAY = timedelta(seconds=1)  # until a destination that did not answer is tried 
 MAX_TRIES = 5  # of a message that the destination refuses, 1 s, 2 s, 4 s, 8 s apart, before it is parked
 
 
-class DestinationAway(Exception):  # noqa: N818 - a fact about the destination, not about the message
+class DestinationAway(Exception):
     """The destination can't be reached just now."""
 
 

@@ -7,11 +7,11 @@ activity, so that any run can be replaced by a new one at any moment.
 import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, TypeVar, overload
+from typing import Any, ClassVar, TypeVar, cast, overload
 
 from pydantic import BaseModel
 from temporalio import workflow
-from temporalio.common import RetryPolicy, SearchAttributeKey
+from temporalio.common import RetryPolicy, SearchAttributeKey, SearchAttributeUpdate
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
 
 from caseward import messages
@@ -56,7 +56,7 @@ CONDITION = SearchAttributeKey.for_keyword("CasewardCondition")
 RECOVERY_OWNER = SearchAttributeKey.for_keyword("CasewardRecoveryOwner")
 
 
-class Superseded(Exception):  # noqa: N818 - no error: the story is over because the case was taken over
+class Superseded(Exception):
     """Another operation took the case over; nothing of this story may begin any more."""
 
 
@@ -64,13 +64,14 @@ def stories_of(process: Process) -> Callable[[type[W]], type[W]]:
     """Make a class of stories the workflow of a process; each story is an async method named as its transition."""
 
     def define(stories: type[W]) -> type[W]:
-        async def run(self, ref: CaseRef) -> None:  # noqa: ANN001 # pyright: ignore[reportMissingParameterType] - as init
-            await self.work_for(ref)
+        # Without a type for `self`, because Temporal compares the signature with that of `__init__`.
+        async def run(self, ref: CaseRef) -> None:  # noqa: ANN001 # pyright: ignore[reportUnknownParameterType, reportMissingParameterType]
+            await cast("CaseWorkflow", self).work_for(ref)
 
         # Temporal wants `run` to belong to the very class that is the workflow.
         run.__qualname__, run.__module__ = f"{stories.__name__}.run", stories.__module__
         stories.process = process
-        stories.run = workflow.run(run)  # pyright: ignore[reportAttributeAccessIssue]
+        stories.run = workflow.run(cast("Any", run))  # pyright: ignore[reportAttributeAccessIssue]
         return workflow.defn(name=process.name)(stories)
 
     return define
@@ -366,7 +367,7 @@ class CaseWorkflow:
                     await self._helped(order, telling.address(call), call.item, answer.version, within=delay)
 
     async def _attempt(self, order: Order, call: StepCall) -> StepAnswer:
-        """Run the step's activity; when the case is taken over it is cancelled, and its outcome awaited all the same."""
+        """Run the step's activity; when the case is taken over, cancel it and await its outcome all the same."""
         handle = workflow.start_activity(
             activity_name(self._ref.process, telling.address(call)),
             call,
@@ -405,7 +406,7 @@ class CaseWorkflow:
     # --- people who come by Temporal ----------------------------------------------------------------------------------
 
     def _admission(self, payload: Any) -> tuple[str, dict[str, Any]]:
-        given: dict[str, Any] = payload if isinstance(payload, dict) else {"payload": str(payload)[:200]}
+        given = cast("dict[str, Any]", payload) if isinstance(payload, dict) else {"payload": str(payload)[:200]}
         key = given.get("key")
         return (f"temporal:{key}" if isinstance(key, str) and key else f"temporal:{workflow.uuid4()}"), given
 
@@ -436,10 +437,9 @@ class CaseWorkflow:
         shown, shows = telling.attributes(before.status), telling.attributes(news.status)
         if shown != shows:
             state, condition, owner = shows
-            workflow.upsert_search_attributes(
-                [
-                    STATE.value_set(state),
-                    CONDITION.value_set(condition),
-                    RECOVERY_OWNER.value_set(owner) if owner else RECOVERY_OWNER.value_unset(),
-                ]
-            )
+            updates: list[SearchAttributeUpdate[Any]] = [
+                STATE.value_set(state),
+                CONDITION.value_set(condition),
+                RECOVERY_OWNER.value_set(owner) if owner else RECOVERY_OWNER.value_unset(),
+            ]
+            workflow.upsert_search_attributes(updates)  # pyright: ignore[reportUnknownMemberType] - the SDK's own

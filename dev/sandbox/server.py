@@ -28,7 +28,7 @@ class HangUpProtocol(HttpToolsProtocol):
         peer = cast("socket.socket | None", self.transport.get_extra_info("socket"))
         if peer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        pass
+        self.transport.abort()
 
 
 class HangUp:

@@ -1,7 +1,7 @@
 """The tables of the engine, the rule that a timeline only grows, and what commits announce."""
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"

@@ -8,7 +8,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
 from uuid import UUID
@@ -182,7 +182,7 @@ class EffectRunner:
             deadline=offer.deadline,
             send_before=reservation.send_before,
         )
-        probing = reservation.ask_first
+        probing, disproved = reservation.ask_first, False
         try:
             found = await gateway.probe(sending, offer.call) if probing else None
             if found is not None:
@@ -192,12 +192,16 @@ class EffectRunner:
                 return Settlement(outcome="unknown", code=effects.NOT_FOUND_YET, message=message, sent=False)
             elif not reservation.may_send:
                 message = "The partner knows nothing of it."
-                return Settlement(outcome="failed", error_class="transient", code="not_found", message=message)
+                return Settlement(
+                    outcome="failed", error_class="transient", code="not_found", message=message, disproved=True
+                )
             else:
+                disproved = probing and reservation.not_found_counts
                 probing = False
                 answer = await asked.method(sending, **asked.arguments)
         except PartnerAnswer as said:
-            return _settlement(said, probing=probing)
+            settlement = _settlement(said, probing=probing)
+            return replace(settlement, disproved=True) if disproved else settlement
         except Exception as fault:  # noqa: BLE001 - a gateway that raises is a fault of ours after an unknown outcome
             self._log.exception("gateway_failed", effect_key=reservation.effect_key)
             return _code_error(fault)
@@ -264,6 +268,8 @@ async def _unsent(task: asyncio.Task[Any], step: Step[Any]) -> Settlement:
 def _settlement(said: PartnerAnswer, *, probing: bool) -> Settlement:
     if isinstance(said, PartnerAcknowledged):
         return Settlement(outcome="acknowledged", code=said.code, message=said.message)
+    if probing and isinstance(said, PartnerFailed) and said.error_class == "rejected":
+        return replace(effects.of_failure(said), disproved=True)  # it had taken the request, and then refused it
     if probing:  # asking failed: what we want to know stays unknown
         return Settlement(outcome="unknown", code=said.code, message=said.message, sent=False)
     if isinstance(said, LeaseTooShort):

@@ -83,6 +83,8 @@ class Settlement:
     """Blocks at once, for this cause."""
     sent: bool = True
     """A request may have left us in this attempt."""
+    disproved: bool = False
+    """The partner said for good that nothing of the attempts before had happened."""
 
 
 async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall) -> OpenStep | StepAnswer:
@@ -343,20 +345,23 @@ async def _not_yet(
     """Failed, unknown or acknowledged: what follows, by what the partner offers and the step declares."""
     step = work.process.steps[effect.step]
     effect.error = _error(settlement)
-    asked = effect.outcome in {"unknown", "acknowledged"} and effect.ruled_out_by is None
+    asked = effect.outcome == "unknown" and effect.ruled_out_by is None
     if settlement.outcome == "acknowledged":
         if effect.outcome != "acknowledged":
-            effect.answer_by = work.now + step.answer_within
+            effect.answer_by, effect.since = work.now + step.answer_within, work.now
             _say(work, effect, "effect.acknowledged")
-        effect.outcome, effect.error = "acknowledged", None
-        effect.state, effect.since = "waiting", effect.since if asked else work.now
+        effect.outcome, effect.error, effect.state = "acknowledged", None, "waiting"
         effect.next_attempt_at = work.now + POLL_EVERY if offer.probe else effect.answer_by
         return
-    failed = settlement.outcome == "failed"
+    if effect.outcome == "acknowledged" and not settlement.disproved:  # asking failed: go on waiting
+        effect.state, effect.next_attempt_at = "waiting", work.now + POLL_EVERY
+        return
+    # What a repeated request is refused for says nothing of the request before, whose outcome stays unknown.
+    still_unknown = asked and not settlement.disproved
+    failed = settlement.outcome == "failed" and not still_unknown
     if not failed:
-        if effect.outcome != "acknowledged":
-            effect.outcome = "unknown"
-        if settlement.sent:
+        effect.outcome = "unknown"
+        if settlement.sent and settlement.outcome == "unknown":
             effect.maybe_sent_until, effect.ruled_out_by = work.now, None
         _say(work, effect, "effect.outcome_unknown", code=settlement.code, attempt=effect.attempt_count)
     else:
@@ -375,7 +380,7 @@ async def _not_yet(
         effect.next_attempt_at = effect.maybe_sent_until + offer.settling
         return
     waits = step.retry.waits
-    transient = not failed or settlement.error_class == "transient"
+    transient = settlement.outcome == "unknown" or settlement.error_class == "transient"
     if transient and effect.burst < len(waits):
         wait = max(waits[effect.burst], settlement.retry_after or timedelta(0))
         effect.burst += 1
@@ -383,6 +388,7 @@ async def _not_yet(
         effect.next_attempt_at = work.now + wait
         return
     cause = "exhausted" if transient else settlement.error_class or "exhausted"
+    cause = cause if failed else "unknown"
     await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
 
 

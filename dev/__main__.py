@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from dev.errors import StackError
 from dev.screen import show, show_addresses, show_warnings
@@ -12,6 +12,7 @@ from settings import Settings
 
 
 async def serve(stack: Stack) -> None:
+    """The stack, kept alive."""
     await stack.start(announce=lambda part: show(f"starting {part}"))
     show("\nCaseward is running. Ctrl-C stops it.\n")
     show_addresses(stack)
@@ -20,7 +21,7 @@ async def serve(stack: Stack) -> None:
         tasks.create_task(show_warnings(stack))
 
 
-async def run(stack: Stack) -> int:
+async def run(stack: Stack, serve: Callable[[Stack], Coroutine[None, None, None]] = serve) -> int:
     """Serve until a signal, then stop in reverse order. A second signal stops at once."""
     loop = asyncio.get_running_loop()
     serving = loop.create_task(serve(stack))

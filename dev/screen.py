@@ -20,10 +20,7 @@ def show(line: str) -> None:
 def show_addresses(stack: Stack) -> None:
     settings = stack.settings
     rows = {
-        "api": [
-            ("Console", f"http://127.0.0.1:{settings.api_port}/"),
-            ("API", f"http://127.0.0.1:{settings.api_port}/docs"),
-        ],
+        "api": [("API", f"http://127.0.0.1:{settings.api_port}/openapi.json")],
         "sandbox": [("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger")],
         "temporal": [("Temporal", f"{stack.temporal_address}, Web UI http://127.0.0.1:{settings.temporal_ui_port}")],
         "postgres": [("Postgres", stack.database_url.replace("+psycopg", "", 1))],

@@ -10,6 +10,19 @@ from dev.service import port_is_free
 from settings import Settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every kill of the matrix and the long soak")
+    parser.addoption("--seed", type=int, default=None, help="what to make chance repeat")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only `make faults` runs is left out of the short sample, not skipped in it."""
+    if not config.getoption("--full"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture(scope="session")
 def settings_for() -> Callable[[Path], Settings]:
     """Settings for a stack of the test's own: its data folder, ports nobody uses, failpoints honoured."""

@@ -1,0 +1,79 @@
+"""Answers of commands: read after the commit, at once or when the outcome is there."""
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from fastapi import Response
+
+from api.deps import Wiring
+from caseward.cases.commands import Accepted
+from caseward.cases.queries import Standing, get_case, get_operation, get_standing
+from caseward.documents import CaseDocument, OperationDocument
+from caseward.situation import FINISHED, Actor
+
+POLL = timedelta(seconds=1)  # the net below the notices, which a cut connection may lose
+# Where a person or a partner has to move first, waiting longer is no use.
+ENDS_A_WAIT = frozenset({"blocked", "waiting", "paused"})
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Who gets the answer, and how long they would wait for it."""
+
+    wiring: Wiring
+    actor: Actor
+    wait: timedelta | None
+
+    async def operation(self, response: Response, accepted: Accepted) -> OperationDocument:
+        """The operation as it stands: 200 when it has an outcome, else 202."""
+        await self._outcome(accepted)
+        async with self.wiring.database.transaction() as session:
+            document = await get_operation(
+                session, self.wiring.catalogue, operation_id=accepted.operation_id, actor=self.actor
+            )
+            standing = await get_standing(session, case_id=accepted.case_id)
+        response.status_code = 200 if document.state in FINISHED else 202
+        response.headers["Location"] = f"/v1/operations/{accepted.operation_id}"
+        self._set_headers(response, standing.version)
+        return document
+
+    async def case(self, response: Response, accepted: Accepted) -> CaseDocument:
+        """The case that was opened."""
+        await self._outcome(accepted)
+        async with self.wiring.database.transaction() as session:
+            document = await get_case(session, self.wiring.catalogue, case_id=accepted.case_id, actor=self.actor)
+        response.headers["Location"] = f"/v1/cases/{accepted.case_id}"
+        self._set_headers(response, document.version)
+        return document
+
+    def _set_headers(self, response: Response, version: int) -> None:
+        response.headers["ETag"] = etag(version)
+        if self.wait is not None:
+            response.headers["Preference-Applied"] = f"wait={int(self.wait.total_seconds())}"
+
+    async def _outcome(self, accepted: Accepted) -> None:
+        """Wait until the operation has an outcome, can't get one soon, or the time is over."""
+        if self.wait is None:
+            return
+        notices = self.wiring.notices
+        end = time.monotonic() + self.wait.total_seconds()
+        with notices.watch(accepted.case_id) as watch:
+            while not _settled(await self._look(accepted)) and not notices.closing:
+                left = timedelta(seconds=end - time.monotonic())
+                if left <= timedelta(0):
+                    return
+                await watch.changed(min(left, POLL))
+
+    async def _look(self, accepted: Accepted) -> Standing:
+        async with self.wiring.database.transaction() as session:
+            return await get_standing(session, case_id=accepted.case_id, operation_id=accepted.operation_id)
+
+
+def _settled(standing: Standing) -> bool:
+    return standing.operation_state in FINISHED or standing.condition in ENDS_A_WAIT
+
+
+def etag(version: int) -> str:
+    """The version as an entity tag."""
+    return f'"{version}"'

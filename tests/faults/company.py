@@ -1,0 +1,139 @@
+"""A small company on a real stack of processes: its people, its vendors, and what dies under them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+from temporalio.client import Client as TemporalClient
+
+from caseward.db.session import Database
+from cli.client import Client, Refused
+from cli.tokens import sign_token
+from dev.stack import Stack
+from processes.vendor_onboarding import Vendor
+from settings import Settings
+from tests.faults.invariants import violations
+
+Json = dict[str, Any]
+EXAMPLE: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+PATIENCE = timedelta(seconds=90)
+
+
+@dataclass
+class Company:
+    """Requesters, a reviewer and an operator, each with a client of the API."""
+
+    stack: Stack
+    settings: Settings
+    requester: Client
+    reviewer: Client
+    operator: Client
+    database: Database
+    sandbox: httpx2.AsyncClient
+
+    async def insist(self, send: Callable[[str], Awaitable[Json]]) -> Json:
+        """Send a command until it is answered, always under the same key, as a careful service does."""
+        key = str(uuid4())
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        while True:
+            try:
+                return await send(key)
+            except (httpx2.TransportError, Refused) as fault:
+                if isinstance(fault, Refused) and fault.status != 503:
+                    raise
+                if time.monotonic() > give_up_at:
+                    raise
+                await asyncio.sleep(0.1)
+
+    async def draft(self, name: str = "V") -> Json:
+        business_key = f"{name}-{uuid4().hex[:10]}"
+        return await self.insist(lambda key: self.requester.open("vendor_onboarding", business_key, EXAMPLE, key=key))
+
+    async def in_review(self) -> Json:
+        """A vendor whose checks are done."""
+        case = await self.draft()
+        await self.insist(lambda key: self.requester.take(case, "submit", key=key))
+        return await self.requester.until(case["case_id"], lambda now: now["state"] == "in_review", within=PATIENCE)
+
+    async def approve(self, case: Json) -> Json:
+        return await self.insist(lambda key: self.reviewer.take(case, "approve", key=key))
+
+    async def settled(self, case: Json, state: str) -> Json:
+        """Wait until the case is in `state` with nothing in flight, answering for the partners where one must be asked."""
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        while time.monotonic() < give_up_at:
+            now = await self.operator.until(
+                case["case_id"],
+                lambda doc: (doc["operation"] is None and doc["state"] == state) or doc["condition"] == "blocked",
+                within=PATIENCE,
+            )
+            if now["condition"] != "blocked":
+                return now
+            await self.decide(now)
+        message = f"case {case['case_id']} never came to {state}"
+        raise TimeoutError(message)
+
+    async def decide(self, blocked: Json) -> None:
+        """What an operator does about an unknown outcome: look at the partner's side, and say so."""
+        info = blocked["condition_info"]
+        assert info["cause"] == "unknown", info
+        step = next(s for s in blocked["operation"]["steps"] if s["name"] == info["step"])
+        happened = await self.ledger(key=step["effect_key"])
+        if happened:
+            override, given = "mark_done", {"result": {"message_id": happened[0]["answer"]["message_id"]}}
+        else:
+            override, given = "retry", {"happened": False}
+        await self.insist(
+            lambda key: self.operator.override(
+                blocked, override, reason="Asked the partner", step=info["step"], send={"key": key}, **given
+            )
+        )
+
+    async def ledger(self, **wanted: str) -> list[Json]:
+        return (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
+
+    async def fault(self, **fault: Any) -> None:
+        (await self.sandbox.post("/_control/faults", json=fault)).raise_for_status()
+
+    async def clear_faults(self) -> None:
+        (await self.sandbox.delete("/_control/faults")).raise_for_status()
+
+    async def violations(self) -> list[str]:
+        """Everything that is broken once all messages are out."""
+        temporal = await TemporalClient.connect(self.stack.temporal_address, namespace="caseward")
+        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        while True:  # the last messages only tell the workflows where their cases stand
+            found = await violations(self.database, await self.ledger(), temporal)
+            if not found or time.monotonic() > give_up_at:
+                return found
+            await asyncio.sleep(0.2)
+
+
+@asynccontextmanager
+async def company_on(settings: Settings) -> AsyncIterator[Company]:
+    """A company with a stack of its own."""
+    async with AsyncExitStack() as parts:
+        stack = await parts.enter_async_context(Stack(settings))
+
+        def person(actor: str, *roles: str) -> Client:
+            return Client(settings.api_url, sign_token(settings, actor=actor, roles=roles))
+
+        database = Database.connect(stack.database_url, pool_size=4)
+        parts.push_async_callback(database.close)
+        yield Company(
+            stack=stack,
+            settings=settings,
+            requester=await parts.enter_async_context(person("requester-1", "vendor_requester")),
+            reviewer=await parts.enter_async_context(person("reviewer-1", "vendor_reviewer")),
+            operator=await parts.enter_async_context(person("operator-1", "operator", "senior_operator")),
+            database=database,
+            sandbox=await parts.enter_async_context(
+                httpx2.AsyncClient(base_url=settings.sandbox_url, trust_env=False, timeout=20)
+            ),
+        )

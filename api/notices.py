@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 
@@ -39,7 +39,7 @@ class Notices:
         """The server shuts down: whoever waits should answer with what there is."""
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[None]:
+    async def listening(self) -> AsyncGenerator[None]:
         """Listen while the block runs."""
         task = asyncio.create_task(listen(self._url, {CHANNEL: self._heard}), name="case notices")
         try:
@@ -50,7 +50,7 @@ class Notices:
                 await task
 
     @contextmanager
-    def watch(self, case_id: object) -> Iterator[Watch]:
+    def watch(self, case_id: object) -> Generator[Watch]:
         """Watch a case. Enter before the first look at it, and nothing is missed."""
         watch, key = Watch(), str(case_id)
         self._watches[key].add(watch)

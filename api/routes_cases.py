@@ -1,6 +1,5 @@
 """Cases, operations and the outbox, for reading."""
 
-from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
@@ -17,24 +16,86 @@ from caseward.situation import ConditionName
 
 router = APIRouter(prefix="/v1")
 
-Text = Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")]
+MAX_NUMBER = 2**31 - 1  # of a timeline entry: Postgres's integer
+MAX_ID = 2**63 - 1  # of an outbox message: its bigint
+
+Text = Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")]
+Search = Annotated[Text, Field(description="A business key's beginning, or the id of a case, operation or effect")]
+Cursor = Annotated[Text, Field(description="From the `next` of the page before")]
 Limit = Annotated[int, Field(ge=1, le=queries.MAX_PAGE)]
-Number = Annotated[int, Field(ge=0, le=2**31 - 1)]
-LOOK_EVERY = timedelta(seconds=5)  # the net below the notices
+After = Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The number of the last entry you have")]
 
 
 class CaseQuery(BaseModel):
-    """What a list of cases may ask for; everything given must fit."""
+    """What a list of cases may ask for; a misspelt filter is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid")
 
-    process: Text = None
-    state: Text = None
+    process: Text | None = None
+    state: Text | None = None
     condition: ConditionName | None = None
-    recovery_owner: Text = None
-    waiting_on: Text = None
-    business_key: Text = None
-    q: Annotated[Text, Field(description="A business key's beginning, or the id of a case, an operation or an effect")]
-    q = None
-    cursor: Annotated[Text, Field(description="From `next`")] = None
+    recovery_owner: Text | None = None
+    waiting_on: Text | None = None
+    business_key: Text | None = None
+    q: Search | None = None
+    cursor: Cursor | None = None
     limit: Limit = queries.PAGE
+
+
+@router.get("/cases", operation_id="list_cases", tags=["Cases"], responses=problems(401, 422, 503))
+async def list_cases(
+    session: Session, wiring: Wired, actor: CurrentActor, wanted: Annotated[CaseQuery, Query()]
+) -> CaseList:
+    """A page of the cases this actor may see, newest change first."""
+    case_filter = queries.CaseFilter(**wanted.model_dump())
+    return await queries.list_cases(session, wiring.catalogue, wanted=case_filter, actor=actor)
+
+
+@router.get("/cases/{case_id}", operation_id="get_case", tags=["Cases"], responses=READING_CASE)
+async def get_case(
+    session: Session, wiring: Wired, actor: CurrentActor, response: Response, case_id: UUID
+) -> CaseDocument:
+    """The case as this actor sees it, with every action and whether it is allowed."""
+    document = await queries.get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
+    response.headers["ETag"] = etag(document.version)
+    return document
+
+
+@router.get("/cases/{case_id}/timeline", operation_id="get_timeline", tags=["Cases"], responses=READING)
+async def get_timeline(
+    session: Session,
+    wiring: Wired,
+    actor: CurrentActor,
+    case_id: UUID,
+    after: After = 0,
+    limit: Annotated[Limit, Query()] = queries.MAX_PAGE,
+) -> Timeline:
+    """What happened, in order; entries are never changed or removed."""
+    return await queries.get_timeline(session, wiring.catalogue, case_id=case_id, actor=actor, after=after, limit=limit)
+
+
+@router.get("/operations/{operation_id}", operation_id="get_operation", tags=["Operations"], responses=READING)
+async def get_operation(session: Session, wiring: Wired, actor: CurrentActor, operation_id: UUID) -> OperationDocument:
+    """The operation with its steps and their attempts."""
+    return await queries.get_operation(session, wiring.catalogue, operation_id=operation_id, actor=actor)
+
+
+@router.get("/outbox", operation_id="list_outbox", tags=["Outbox"], responses=problems(401, 403, 422, 503))
+async def list_outbox(session: Session, _: OutboxReader, *, parked: Annotated[bool, Query()] = True) -> MessageList:
+    """Messages that could not be delivered; with `parked=false` those that still wait to be."""
+    return await queries.parked_messages(session, parked=parked)
+
+
+@router.post(
+    "/outbox/{message_id}/requeue",
+    operation_id="requeue_message",
+    tags=["Outbox"],
+    responses=problems(401, 403, 404, 422, 503),
+)
+async def requeue(
+    wiring: Wired, actor: OutboxOperator, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]
+) -> MessageDocument:
+    """Release a parked message for another try. Doing it twice does it once, so it needs no Idempotency-Key."""
+    async with wiring.command() as session:
+        message = await requeue_message(session, wiring.catalogue, message_id=message_id, actor=actor)
+        return queries.message_document(message)

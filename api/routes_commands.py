@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel
 
 from api.answers import Answering
-from api.bodies import Storable, opening_body, requires_something, transition_body
+from api.bodies import Storable, example, opening_body, requires_something, transition_body
 from api.deps import Sealed, Wait, Wired, header_parameters
 from api.responses import OPENING, command
 from caseward.cases.commands import open_case, request_override, request_transition
@@ -118,8 +118,9 @@ def _add_override(router: APIRouter, override: Override) -> None:
 def _taking(endpoint: Callable[..., Any], model: type[BaseModel], *, optional: bool = False) -> Callable[..., Any]:
     """The endpoint with `body` of this very type, which only the declaration knows."""
     signature = inspect.signature(endpoint)
-    annotation = Annotated[model, Storable, Body()]
-    # A default of None: FastAPI then takes no body at all for the default, and the endpoint gets an empty model.
+    # Beside the schema too, where tools look for it.
+    shown: dict[str, Any] = {"example": {"summary": "Works as it stands", "value": example(model)}}
+    annotation = Annotated[model, Storable, Body(openapi_examples=shown)]
     body = signature.parameters["body"].replace(annotation=annotation, kind=inspect.Parameter.KEYWORD_ONLY)
     if optional:
         body = body.replace(default=model())

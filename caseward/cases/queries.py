@@ -26,6 +26,7 @@ from caseward.documents import (
     CaseList,
     CaseRow,
     Confirmations,
+    Document,
     EntryDocument,
     MessageDocument,
     MessageList,
@@ -157,6 +158,32 @@ async def get_operation(
         started_at=operation.started_at,
         finished_at=operation.finished_at,
     )
+
+
+class Standing(Document):
+    """Where a case stands, for whoever waits for it to move."""
+
+    case_id: UUID
+    version: int
+    state: str
+    condition: str
+    operation_state: str | None = None
+    """Of the operation asked for."""
+
+
+async def get_standing(session: AsyncSession, *, case_id: UUID, operation_id: UUID | None = None) -> Standing:
+    """Where a case stands that somebody was admitted to before. Raises CaseNotFound."""
+    row = (
+        await session.execute(
+            select(Case.version, Case.state, Case.condition, Operation.state)
+            .outerjoin(Operation, Operation.id == operation_id)
+            .where(Case.id == case_id)
+        )
+    ).one_or_none()
+    if row is None:
+        raise CaseNotFound
+    version, state, current, operation_state = row
+    return Standing(case_id=case_id, version=version, state=state, condition=current, operation_state=operation_state)
 
 
 async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: CaseFilter, actor: Actor) -> CaseList:
@@ -299,6 +326,6 @@ def _decode(cursor: str) -> tuple[datetime, UUID]:
         changed_at, case_id = json.loads(base64.urlsafe_b64decode(cursor.encode()))
         instant = datetime.fromisoformat(changed_at)
         return instant.astimezone(UTC), UUID(case_id)
-    except (ValueError, TypeError, AttributeError, binascii.Error) as fault:
+    except (ValueError, OverflowError, TypeError, AttributeError, binascii.Error) as fault:
         message = "Not a cursor of this list."
         raise InputInvalid(message, errors=[{"field": "cursor", "message": message}]) from fault

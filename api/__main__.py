@@ -1,0 +1,63 @@
+"""`python -m api`: the API server, until SIGTERM."""
+
+import asyncio
+import sys
+from types import FrameType
+
+import uvicorn
+
+from api.app import create_app
+from api.logs import set_up_logs
+from api.notices import Notices
+from api.tokens import Verifier
+from caseward import failpoints
+from caseward.db.session import Database
+from processes import CATALOGUE
+from settings import Settings
+
+HOST = "127.0.0.1"
+GRACE = 5  # seconds for requests under way; whoever waits is answered at once
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which tells those who wait that it is about to go."""
+
+    def __init__(self, config: uvicorn.Config, notices: Notices) -> None:
+        super().__init__(config)
+        self._notices = notices
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal to stop came."""
+        super().handle_exit(sig, frame)
+        # Called between two bytecodes of anything: only the loop may touch what waits in it.
+        asyncio.get_running_loop().call_soon_threadsafe(self._notices.close)
+
+
+def main() -> None:
+    """Serve until a signal."""
+    settings = Settings.read()
+    if settings.database_url is None:
+        sys.exit("CASEWARD_DATABASE_URL: say which database to work on")
+    if settings.env == "test" and settings.failpoint:
+        failpoints.arm(settings.failpoint)
+    set_up_logs()
+    verifier = Verifier(settings.jwks_file, issuer=settings.token_issuer, audience=settings.token_audience)
+    database = Database.connect(settings.database_url)
+    app = create_app(database, CATALOGUE, verifier)
+    config = uvicorn.Config(
+        app,
+        host=HOST,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    Server(config, app.state.wiring.notices).run()
+
+
+if __name__ == "__main__":
+    main()

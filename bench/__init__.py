@@ -1,0 +1,1 @@
+"""Benchmarks: side by side with a plain Temporal workflow, in one run, on one machine."""

@@ -1,0 +1,41 @@
+"""One Postgres for all tests that need no more than that, and one office for all tests of the API."""
+
+import random
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from caseward.db.session import Database
+from dev.stack import Stack
+from tests.integration.office import Office, office_on
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def database(settings_for, tmp_path_factory) -> AsyncIterator[Database]:
+    """A migrated database of this run's own."""
+    settings = settings_for(tmp_path_factory.mktemp("engine") / "data")
+    async with Stack(settings, only=("postgres", "migrations")) as stack:
+        database = Database.connect(stack.database_url)
+        yield database
+        await database.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def the_office(settings_for, tmp_path_factory) -> AsyncIterator[Office]:
+    """The API on a Postgres of this run's own."""
+    async with office_on(settings_for(tmp_path_factory.mktemp("api") / "data")) as office:
+        yield office
+
+
+@pytest.fixture
+def office(the_office: Office) -> Office:
+    return the_office
+
+
+@pytest.fixture
+def dice() -> random.Random:
+    """Chance, with its seed printed for the next time."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    return random.Random(seed)

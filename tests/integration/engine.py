@@ -1,0 +1,628 @@
+"""A desk from which tests run cases as API and worker would: real Postgres, no Temporal, no HTTP, no clock to wait for.
+
+The test plays the workflow: it says which step comes next. A partner does what its script says. `time_passes` moves
+every instant that a case waits for into the past, which is what waiting would do.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select, text
+
+from caseward.activity import Call, EffectRunner
+from caseward.cases import effects, operations, queries
+from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
+from caseward.cases.effects import OpenStep, Reservation, Settlement
+from caseward.cases.timeline import first_break
+from caseward.db.session import Database
+from caseward.db.tables import Attempt, Base, Case, Effect, Entry, Message, Operation
+from caseward.documents import CaseDocument, OperationDocument
+from caseward.errors import PartnerAcknowledged, PartnerAnswer, PartnerFailed, PartnerSilent
+from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, News, StepAnswer, StepCall
+from caseward.overrides import OVERRIDES
+from caseward.partner import Offer, Sending, offers
+from caseward.process import (
+    IMPOSSIBLE,
+    NONE_NEEDED,
+    Catalogue,
+    Deadline,
+    Escalate,
+    ForceCancel,
+    Nothing,
+    Process,
+    Retry,
+    Role,
+    State,
+    Step,
+    Strict,
+    Take,
+    Transition,
+)
+from caseward.situation import Actor
+from caseward.trace import continue_trace
+
+_numbers = count(1)
+
+
+def person(*roles: str, name: str | None = None) -> Actor:
+    """Somebody with these roles; somebody new unless named."""
+    return Actor(name or f"person-{next(_numbers)}", frozenset(roles))
+
+
+CLERK = person("clerk", name="clara-clerk")
+CHIEF = person("chief", name="chris-chief")
+OPERATOR = person("operator", name="olga-operator")
+SENIOR = person("senior_operator", name="sven-senior")
+
+
+# --- a business: parcels -----------------------------------------------------------------------------------------------
+
+
+class Parcel(Strict):
+    """What is to be shipped."""
+
+    to: str
+    weight: float = 1.0
+
+
+class Correction(Strict):
+    """The parcel as it should be now."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"parcel": {"to": "Bergen", "weight": 2.0}}]})
+
+    parcel: Parcel
+
+
+class Receipt(Strict):
+    """What every partner answers."""
+
+    number: str
+
+
+AT_ONCE = Retry(waits=())
+TWICE = Retry(waits=(timedelta(seconds=1), timedelta(minutes=1)))
+
+
+def step(name: str, *, partner: str = "repeatable", undo: Any = None, **more: Any) -> Step[Receipt]:
+    """A step; the partner's name says what it offers: repeatable, askable, both, stubborn."""
+    title = name.replace("_", " ").capitalize()
+    more.setdefault("retry", TWICE)
+    return Step(name, title, partner=partner, result=Receipt, undo=undo or f"{title}: take it back", **more)
+
+
+BOOK = step("book_carrier", owner="logistics")
+LABEL = step("print_label", partner="askable", owner="warehouse")
+PAY = step("pay_postage", partner="stubborn", owner="treasury", skip_roles=frozenset({"senior_operator"}))
+
+
+def parcels(*steps: Step[Any], name: str = "parcel", **changes: Any) -> Process:
+    """Parcels that are shipped by these steps; `changes` replace whole fields of the declaration."""
+    steps = steps or (BOOK, LABEL, PAY)
+    declared: dict[str, Any] = {
+        "subject": Parcel,
+        "headline": lambda parcel: f"Parcel to {parcel.to}",
+        "owner": "front_desk",
+        "teams": frozenset({"front_desk", "logistics", "warehouse", "treasury"}),
+        "roles": (Role("clerk", "Clerk"), Role("chief", "Chief clerk")),
+        "states": (
+            State("draft", "Draft", "Being packed.", waiting_on="clerk"),
+            State("shipping", "Shipping", "We are arranging the shipment."),
+            State("shipped", "Shipped", "On its way."),
+            State(
+                "stored",
+                "Stored",
+                "Kept for the customer.",
+                waiting_on="clerk",
+                deadline=Deadline(after=timedelta(days=2), then=Escalate("chief")),
+            ),
+            State(
+                "abandoned",
+                "Abandoned",
+                "Nobody wants it.",
+                waiting_on="clerk",
+                deadline=Deadline(after=timedelta(days=30), then=Take("scrap")),
+            ),
+            State("cancelling", "Cancelling", "We are calling it back."),
+            State("cancelled", "Cancelled", "Called back.", final=True),
+            State("scrapped", "Scrapped", "Gone.", final=True),
+        ),
+        "transitions": (
+            Transition("open", "Pack", to="draft", roles=frozenset({"clerk"})),
+            Transition(
+                "ship",
+                "Ship",
+                source=frozenset({"draft"}),
+                pending="shipping",
+                to="shipped",
+                roles=frozenset({"clerk", "chief"}),
+                steps=steps,
+            ),
+            Transition(
+                "ship_corrected",
+                "Ship with a correction",
+                source=frozenset({"draft"}),
+                pending="shipping",
+                to="shipped",
+                roles=frozenset({"clerk"}),
+                steps=steps,
+                input=Correction,
+                revise=lambda _parcel, correction: correction.parcel,
+            ),
+            Transition(
+                "correct",
+                "Correct",
+                source=frozenset({"draft", "stored"}),
+                to="draft",
+                roles=frozenset({"clerk"}),
+                input=Correction,
+                revise=lambda _parcel, correction: correction.parcel,
+            ),
+            Transition("take_back", "Take back", source=frozenset({"shipped"}), to="stored", roles=frozenset({"clerk"})),
+            Transition("store", "Store", source=frozenset({"draft"}), to="stored", roles=frozenset({"clerk"})),
+            Transition("abandon", "Abandon", source=frozenset({"stored"}), to="abandoned", roles=frozenset({"chief"})),
+            Transition(
+                "scrap",
+                "Scrap",
+                source=frozenset({"abandoned"}),
+                to="scrapped",
+                roles=frozenset({"chief"}),
+                four_eyes=frozenset({"abandon"}),
+            ),
+            Transition(
+                "cancel",
+                "Call back",
+                source=frozenset({"draft", "shipping", "stored"}),
+                pending="cancelling",
+                to="cancelled",
+                roles=frozenset({"clerk", "chief"}),
+            ),
+            Transition(
+                "reopen",
+                "Pack again",
+                source=frozenset({"cancelled", "scrapped"}),
+                to="draft",
+                roles=frozenset({"clerk"}),
+            ),
+        ),
+        "force_cancel": ForceCancel(pending="cancelling", to="cancelled"),
+    }
+    return Process(name, "Parcel", **(declared | changes))
+
+
+# --- its partner -------------------------------------------------------------------------------------------------------
+
+
+SECONDS = timedelta(seconds=5)
+SETTLING = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One request that reached the partner."""
+
+    key: str
+    content: dict[str, Any]
+
+
+Scripted = PartnerAnswer | Exception | Callable[[], Awaitable[None]] | None
+
+
+class Partner:
+    """Does what it is told, unless its script says otherwise. It counts what happened: the referee of G3."""
+
+    name = "carrier"
+
+    def __init__(self) -> None:
+        self.script: deque[Scripted] = deque()
+        self.sent: list[Sent] = []
+        self.asked: list[str] = []
+        self.happened: list[str] = []
+        self.answers: dict[str, Receipt] = {}
+        self.probe_says: PartnerAnswer | None = None
+
+    def next(self, *answers: Scripted) -> None:
+        """Script the next answers: an error, something to await before answering, or None for plain success."""
+        self.script.extend(answers)
+
+    async def _do(self, sending: Sending, content: dict[str, Any], *, idempotent: bool) -> Receipt:
+        sending.check_lease()
+        self.sent.append(Sent(sending.key, content))
+        scripted = self.script.popleft() if self.script else None
+        if isinstance(scripted, LostReply):
+            self._happen(sending.key, idempotent=idempotent)
+            raise PartnerSilent("timeout", "No answer came.")
+        if isinstance(scripted, Exception):
+            raise scripted
+        if scripted is not None:
+            await scripted()
+        return self._happen(sending.key, idempotent=idempotent)
+
+    def _happen(self, key: str, *, idempotent: bool) -> Receipt:
+        if not (idempotent and key in self.answers):
+            self.happened.append(key)
+            self.answers[key] = Receipt(number=f"R{len(self.happened)}")
+        return self.answers[key]
+
+    @offers("repeatable", deadline=SECONDS, idempotent=True, settling=SETTLING)
+    async def repeatable(self, sending: Sending, **content: Any) -> Receipt:
+        return await self._do(sending, content, idempotent=True)
+
+    @offers("askable", deadline=SECONDS, probe=True, settling=SETTLING)
+    async def askable(self, sending: Sending, **content: Any) -> Receipt:
+        return await self._do(sending, content, idempotent=False)
+
+    @offers("both", deadline=SECONDS, probe=True, idempotent=True, settling=SETTLING)
+    async def both(self, sending: Sending, **content: Any) -> Receipt:
+        return await self._do(sending, content, idempotent=True)
+
+    @offers("stubborn", deadline=SECONDS, settling=SETTLING)
+    async def stubborn(self, sending: Sending, **content: Any) -> Receipt:
+        return await self._do(sending, content, idempotent=False)
+
+    async def probe(self, sending: Sending, call: str) -> dict[str, Any] | None:  # noqa: ARG002 - the protocol's shape
+        self.asked.append(sending.key)
+        if self.probe_says is not None:
+            raise self.probe_says
+        answer = self.answers.get(sending.key)
+        return None if answer is None else answer.model_dump()
+
+
+class LostReply(PartnerSilent):
+    """The partner does it, and its answer is lost."""
+
+    def __init__(self) -> None:
+        super().__init__("timeout", "No answer came.")
+
+
+def transient(code: str = "busy") -> PartnerFailed:
+    return PartnerFailed("transient", code, "Come back later.")
+
+
+def rejected() -> PartnerFailed:
+    return PartnerFailed("rejected", "no_such_street", "We don't deliver there.")
+
+
+def silent() -> PartnerSilent:
+    return PartnerSilent("timeout", "No answer came.")
+
+
+def acknowledged() -> PartnerAcknowledged:
+    return PartnerAcknowledged("acknowledged", "Later.")
+
+
+OFFERS: dict[str, Offer] = {
+    name: Offer(
+        call=name,
+        deadline=SECONDS,
+        idempotent=name in {"repeatable", "both"},
+        probe=name in {"askable", "both"},
+        settling=SETTLING,
+    )
+    for name in ("repeatable", "askable", "both", "stubborn")
+}
+
+
+# --- the desk ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Desk:
+    """Opens cases of one process."""
+
+    database: Database
+    process: Process
+    partner: Partner = field(default_factory=Partner)
+    subject: Callable[[], BaseModel] = lambda: Parcel(to="Oslo")
+
+    def __post_init__(self) -> None:
+        self.catalogue = Catalogue([self.process])
+        self.runner = EffectRunner(self.database, self.catalogue)
+
+    async def open(self, actor: Actor = CLERK, *, business_key: str | None = None, key: str | None = None) -> "Handle":
+        async with self.database.transaction() as session:
+            accepted = await open_case(
+                session,
+                self.catalogue,
+                process=self.process.name,
+                business_key=business_key or f"K-{uuid4()}",
+                subject=self.subject(),
+                envelope=envelope(actor, key),
+            )
+        return Handle(self, accepted.case_id)
+
+
+def envelope(actor: Actor, key: str | None = None, if_match: Iterable[int] | None = None) -> Envelope:
+    return Envelope(
+        actor=actor,
+        idempotency_key=key or str(uuid4()),
+        traceparent=continue_trace(None),
+        if_match=frozenset(if_match) if if_match is not None else None,
+    )
+
+
+@dataclass
+class Handle:
+    """One case, as whoever works on it holds it."""
+
+    desk: Desk
+    id: UUID
+
+    # commands
+
+    async def take(
+        self,
+        transition: str,
+        actor: Actor = CLERK,
+        *,
+        key: str | None = None,
+        reason: str | None = None,
+        version: int | None = None,
+        **given: Any,
+    ) -> Accepted:
+        declared = self.desk.process.transition(transition)
+        model = declared.input if declared else Nothing
+        async with self.desk.database.transaction() as session:
+            return await request_transition(
+                session,
+                self.desk.catalogue,
+                process=self.desk.process.name,
+                case_id=self.id,
+                transition=transition,
+                input=model.model_validate(given),
+                reason=reason,
+                envelope=envelope(actor, key, None if version is None else [version]),
+            )
+
+    async def override(
+        self, name: str, actor: Actor = SENIOR, *, key: str | None = None, version: int | None = None, **given: Any
+    ) -> Accepted:
+        given.setdefault("reason", "Agreed by phone")
+        async with self.desk.database.transaction() as session:
+            return await request_override(
+                session,
+                self.desk.catalogue,
+                case_id=self.id,
+                override=name,
+                input=OVERRIDES[name].input.model_validate(given),
+                envelope=envelope(actor, key, None if version is None else [version]),
+            )
+
+    # the worker's side
+
+    async def call(self, address: str, *, settle_only: bool = False) -> StepCall:
+        """The call that the workflow would make now for this step, or for its compensation (`{step}:undo`)."""
+        case = await self.row()
+        operation = await self.operation()
+        name, _, suffix = address.partition(":")
+        owed = [key for key in operation.offsets if key.split(":")[1] == name]
+        key = owed[0] if owed else f"{operation.id}:{name}"
+        return StepCall(
+            *(case.process, str(case.id), str(operation.id), case.fence, name),
+            effect_key=f"{key}:undo" if suffix else key,
+            direction="undo" if suffix else "do",
+            settle_only=settle_only,
+        )
+
+    async def run(self, address: str, *, call: StepCall | None = None, settle_only: bool = False) -> StepAnswer:
+        """One run of the step's activity."""
+        call = call or await self.call(address, settle_only=settle_only)
+        return await self.desk.runner.run(self.desk.process, self.body(call.step, call.direction), call)
+
+    def body(self, name: str, direction: str) -> Callable[..., Awaitable[Any]]:
+        declared = self.desk.process.steps[name]
+        method = getattr(self.desk.partner, declared.partner)
+        if declared.undo is IMPOSSIBLE and direction == "undo":
+
+            async def impossible(call: Call[Parcel], done: Receipt) -> None:  # noqa: ARG001
+                raise PartnerFailed("rejected", "no_compensation", "Nothing can offset this.")
+
+            return impossible
+        if direction == "undo":
+
+            async def take_back(call: Call[Parcel], done: Receipt) -> None:  # noqa: ARG001
+                await call.send(method, number=done.number)
+
+            return take_back
+
+        async def do(call: Call[Parcel]) -> Receipt:
+            return await call.send(method, to=call.subject.to, until=call.accepted_at)
+
+        return do
+
+    async def begin(self, address: str, *, settle_only: bool = False) -> "Begun | StepAnswer":
+        """Reserve an attempt and leave it there, as a worker that was killed would."""
+        call = await self.call(address, settle_only=settle_only)
+        offer = OFFERS.get(self.desk.process.steps[call.step].partner, OFFERS["askable"])
+        async with self.desk.database.transaction() as session:
+            opened = await effects.open_step(session, self.desk.catalogue, call)
+            if not isinstance(opened, OpenStep):
+                return opened
+            request = {"call": address, "arguments": {}}
+            reserved = await effects.reserve(opened, call, offer, offer.call, request)
+        return Begun(self, call, offer, reserved) if isinstance(reserved, Reservation) else reserved
+
+    async def finish(self, to_state: str | None = None) -> FinishAnswer:
+        operation, case = await self.operation(), await self.row()
+        call = FinishCall(case.process, str(case.id), str(operation.id), case.fence, to_state)
+        async with self.desk.database.transaction() as session:
+            return await operations.finish(session, self.desk.catalogue, call)
+
+    async def block_story(self, message: str = "a fault of ours") -> News:
+        operation, case = await self.operation(), await self.row()
+        call = BlockCall(case.process, str(case.id), str(operation.id), case.fence, "story_failed", message)
+        async with self.desk.database.transaction() as session:
+            return await operations.block_operation(session, self.desk.catalogue, call)
+
+    async def pass_deadline(self, visit: int | None = None) -> News:
+        case = await self.row()
+        call = DeadlineCall(case.process, str(case.id), case.visit if visit is None else visit)
+        async with self.desk.database.transaction() as session:
+            return await operations.pass_deadline(session, self.desk.catalogue, call)
+
+    async def work(self, to_state: str | None = None) -> str:
+        """Play the workflow until the operation is over or somebody has to help; says how it ended."""
+        while True:
+            operation = await self.operation()
+            async with self.desk.database.transaction() as session:
+                loaded = await operations.load(session, self.desk.catalogue, self.id)
+            for offset in loaded.order.offsets if loaded.order else []:
+                if not offset.settled:
+                    answer = await self.run(offset.step, settle_only=True)
+                    if answer.state != "settled":
+                        return answer.state
+                    if not answer.happened:
+                        continue
+                answer = await self.run(f"{offset.step}:undo")
+                if answer.state != "settled":
+                    return answer.state
+            declared = self.desk.process.transition(operation.name) if operation.kind == "transition" else None
+            for each in declared.steps if declared else ():
+                answer = await self.run(each.name)
+                if answer.state != "settled":
+                    return answer.state
+            finished = await self.finish(to_state or (declared.targets[0] if declared else None))
+            if finished.state != "offsets":
+                return finished.state
+
+    async def time_passes(self, by: timedelta) -> None:
+        """Whatever the case waits for comes nearer by this much."""
+        shifts = {
+            "effects": ("next_attempt_at", "maybe_sent_until", "answer_by"),
+            "cases": ("deadline_at",),
+        }
+        async with self.desk.database.transaction() as session:
+            for table, columns in shifts.items():
+                own = "id" if table == "cases" else "case_id"
+                changes = ", ".join(f"{column} = {column} - :by" for column in columns)
+                await session.execute(text(f"UPDATE {table} SET {changes} WHERE {own} = :id"), {"by": by, "id": self.id})
+            await session.execute(
+                text(
+                    "UPDATE attempts SET lease_until = lease_until - :by "
+                    "WHERE effect_key IN (SELECT key FROM effects WHERE case_id = :id)"
+                ),
+                {"by": by, "id": self.id},
+            )
+
+    # looking
+
+    async def row(self) -> Case:
+        async with self.desk.database.transaction() as session:
+            return await session.get_one(Case, self.id)
+
+    async def operation(self, operation_id: UUID | None = None) -> Operation:
+        """The operation of this id, or the one in flight."""
+        async with self.desk.database.transaction() as session:
+            wanted = operation_id or (await session.get_one(Case, self.id)).operation_id
+            assert wanted is not None, "no operation is in flight"
+            return await session.get_one(Operation, wanted)
+
+    async def effects(self) -> dict[str, Effect]:
+        """Every effect of the case by its address; of several the latest."""
+        async with self.desk.database.transaction() as session:
+            rows = await session.scalars(select(Effect).where(Effect.case_id == self.id).order_by(Effect.reserved_at))
+            return {f"{row.step}:undo" if row.direction == "undo" else row.step: row for row in rows}
+
+    async def effect(self, address: str) -> Effect:
+        return (await self.effects())[address]
+
+    async def attempts(self, address: str) -> list[Attempt]:
+        effect = await self.effect(address)
+        async with self.desk.database.transaction() as session:
+            return await effects.attempts_of(session, [effect.key])
+
+    async def document(self, actor: Actor = SENIOR) -> CaseDocument:
+        async with self.desk.database.sessions() as session:
+            return await queries.get_case(session, self.desk.catalogue, case_id=self.id, actor=actor)
+
+    async def operation_document(self, operation_id: UUID, actor: Actor = SENIOR) -> OperationDocument:
+        async with self.desk.database.sessions() as session:
+            return await queries.get_operation(session, self.desk.catalogue, operation_id=operation_id, actor=actor)
+
+    async def entries(self) -> list[Entry]:
+        async with self.desk.database.transaction() as session:
+            return list(await session.scalars(select(Entry).where(Entry.case_id == self.id).order_by(Entry.number)))
+
+    async def timeline(self) -> list[str]:
+        return [entry.type for entry in await self.entries()]
+
+    async def messages(self) -> list[Message]:
+        async with self.desk.database.transaction() as session:
+            return list(await session.scalars(select(Message).where(Message.case_id == self.id).order_by(Message.id)))
+
+    async def chain_break(self) -> int | None:
+        return first_break(await self.entries(), (await self.row()).timeline_head)
+
+    async def dump(self) -> dict[str, list[str]]:
+        """Every row that belongs to the case, as text."""
+        return await dump(self.desk.database, self.id)
+
+
+async def dump(database: Database, case_id: UUID | None = None) -> dict[str, list[str]]:
+    """Every row there is, or those of one case."""
+    rows: dict[str, list[str]] = {}
+    async with database.transaction() as session:
+        for table in Base.metadata.sorted_tables:
+            if table.name == "attempts":
+                where = "effect_key IN (SELECT key FROM effects WHERE case_id = :id)"
+            else:
+                where = "id = :id" if table.name == "cases" else "case_id = :id"
+            statement = f"SELECT t::text FROM {table.name} t WHERE {where if case_id else 'true'} ORDER BY 1"  # noqa: S608
+            rows[table.name] = list(await session.scalars(text(statement), {"id": case_id} if case_id else {}))
+    return rows
+
+
+@dataclass
+class Begun:
+    """An attempt under its lease."""
+
+    case: Handle
+    call: StepCall
+    offer: Offer
+    reservation: Reservation
+
+    async def settle(self, outcome: Settlement | str, **more: Any) -> StepAnswer:
+        settlement = outcome if isinstance(outcome, Settlement) else OUTCOMES[outcome]
+        settlement = replace(settlement, **more)
+        async with self.case.desk.database.transaction() as session:
+            return await effects.settle(
+                session,
+                self.case.desk.catalogue,
+                self.call,
+                attempt_number=self.reservation.attempt,
+                offer=self.offer,
+                settlement=settlement,
+            )
+
+
+OUTCOMES: dict[str, Settlement] = {
+    "succeeded": Settlement(outcome="succeeded", result={"number": "R1"}),
+    "unknown": Settlement(outcome="unknown", code="timeout", message="No answer came."),
+    "transient": Settlement(outcome="failed", error_class="transient", code="busy", message="Come back later."),
+    "rejected": Settlement(outcome="failed", error_class="rejected", code="no_such_street", message="No."),
+    "acknowledged": Settlement(outcome="acknowledged"),
+    "code_error": Settlement(outcome="unknown", code="KeyError", message="Our code failed.", cause="code_error"),
+}
+
+
+async def all_at_once(*work: Awaitable[Any]) -> list[Any]:
+    """Side by side; what each returned or raised, in order."""
+
+    async def caught(each: Awaitable[Any]) -> Any:
+        try:
+            return await each
+        except Exception as fault:  # noqa: BLE001 - the test looks at it
+            return fault
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(caught(each)) for each in work]
+    return [task.result() for task in tasks]
+
+
+NO_UNDO_NEEDED, CANT_BE_UNDONE = NONE_NEEDED, IMPOSSIBLE

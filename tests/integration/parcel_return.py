@@ -1,0 +1,51 @@
+"""A second, tiny business, so that one process's people and addresses can be tried on the other's cases."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from caseward.process import ForceCancel, Process, Role, State, Step, Strict, Transition
+
+CLERK = "parcel_clerk"
+
+
+class Parcel(Strict):
+    number: Annotated[str, Field(min_length=1, max_length=40)]
+
+
+class Refunded(Strict):
+    reference: str
+
+
+REFUND = Step("pay_back", "Pay back", partner="bank", result=Refunded, undo="Collect it again")
+
+PARCEL_RETURN = Process(
+    "parcel_return",
+    "Parcel return",
+    subject=Parcel,
+    headline=lambda parcel: parcel.number,
+    owner="returns",
+    teams=frozenset({"returns"}),
+    roles=(Role(CLERK, "Parcel clerk"),),
+    states=(
+        State("received", "Received", "The parcel is here.", waiting_on=CLERK),
+        State("refunding", "Refunding", "We are paying back."),
+        State("refunded", "Refunded", "Paid back.", final=True),
+        State("refused", "Refused", "Nothing is paid back.", final=True),
+        State("cancelling", "Cancelling", "We are taking it back."),
+    ),
+    transitions=(
+        Transition("receive", "Receive", to="received", roles=frozenset({CLERK})),
+        Transition(
+            "refund",
+            "Refund",
+            source=frozenset({"received"}),
+            pending="refunding",
+            to="refunded",
+            roles=frozenset({CLERK}),
+            steps=(REFUND,),
+        ),
+        Transition("refuse", "Refuse", source=frozenset({"received"}), to="refused", roles=frozenset({CLERK})),
+    ),
+    force_cancel=ForceCancel(pending="cancelling", to="refused"),
+)

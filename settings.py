@@ -52,6 +52,7 @@ class Settings(BaseSettings):
         description="Where the embedded stack keeps databases, keys and logs. One stack per folder",
     )
 
+    api_host: str = Field(default="127.0.0.1", description="The address the API listens at; `0.0.0.0` in a container")
     api_port: Port = Field(default=8000, description="The API and the console")
     temporal_port: Port = Field(default=7233, description="The embedded Temporal server")
     temporal_ui_port: Port = Field(default=8233, description="Its Web UI")

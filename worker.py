@@ -78,7 +78,7 @@ async def serve(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    database = Database.connect(settings.database_url)
+    database = Database.connect(settings.database_url, pre_ping=False)
     partners = Partners.connect(settings.sandbox_url)
     activities = build_activities(database, CATALOGUE, partners, settings)
     client = await connect(settings)

@@ -9,6 +9,8 @@ import structlog
 
 def set_up_logs(level: int = logging.INFO) -> None:
     """Call once, in an entry point."""
+    # Without the local variables, which structlog would print: there are tokens and people's data among them.
+    tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -18,7 +20,7 @@ def set_up_logs(level: int = logging.INFO) -> None:
         processors=[
             *shared,
             structlog.processors.EventRenamer("event"),
-            structlog.processors.dict_tracebacks,
+            tracebacks,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -31,7 +33,7 @@ def set_up_logs(level: int = logging.INFO) -> None:
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.dict_tracebacks,
+                tracebacks,
                 structlog.processors.JSONRenderer(),
             ],
         )

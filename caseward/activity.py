@@ -153,7 +153,7 @@ class EffectRunner:
                 asked = exchange.asked.result()
                 gateway, offer = _gateway(asked.method)
                 request = {"call": offer.call, "arguments": to_jsonable_python(asked.arguments)}
-                reservation = await effects.reserve(opened, call, offer, gateway.name, request)
+                reservation = effects.reserve(opened, call, offer, gateway.name, request)
                 if isinstance(reservation, StepAnswer):
                     return reservation
             failpoint("effect.reserved")
@@ -370,9 +370,9 @@ async def uncancelled(work: Awaitable[T]) -> T:
 
 
 async def _heartbeat() -> None:
-    while True:
-        activity.heartbeat()
+    while True:  # the start counts as the first beat, and most are over before the second
         await asyncio.sleep(HEARTBEAT_EVERY.total_seconds())
+        activity.heartbeat()
 
 
 def engine_activities(

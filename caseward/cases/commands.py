@@ -86,7 +86,6 @@ async def open_case(
     first_state = transition.pending or transition.targets[0]
     case = _new_case(declared, business_key, subject, now, state=first_state)
     session.add(case)
-    await session.flush()
     session.add(Subject(case_id=case.id, revision=1, data=data))
     work = LockedCase(session=session, process=declared, case=case, now=now, operation=None, effects={})
     operation = new_operation(
@@ -99,7 +98,6 @@ async def open_case(
         at=now,
     )
     session.add(operation)
-    await session.flush()
     work.entry(
         "case.opened",
         operation=operation,

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.locked import LockedCase, lock_case
@@ -87,6 +87,11 @@ class Settlement:
     """The partner said for good that nothing of the attempts before had happened."""
 
 
+_SUBJECT = select(Subject.data).where(
+    Subject.case_id == bindparam("case_id"), Subject.revision == bindparam("revision")
+)
+
+
 async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall) -> OpenStep | StepAnswer:
     """Lock the case and look whether this step may go on; else answer what stands.
 
@@ -112,7 +117,7 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
             return StepAnswer("settled", work.case.version)
         original = offset.result or {}
     revision = operation.subject_revision if operation.kind == "transition" else work.case.subject_revision
-    subject = await session.get_one(Subject, (work.case.id, revision))
+    subject = (await session.execute(_SUBJECT, {"case_id": work.case.id, "revision": revision})).scalar_one()
     latest = sorted((e for e in work.effects.values() if e.standing and e.settled_at), key=lambda e: str(e.settled_at))
     return OpenStep(
         work=work,
@@ -120,7 +125,7 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
         step=step,
         effect=effect,
         opened_at=opened_at,
-        subject=subject.data,
+        subject=subject,
         standing={e.step: e.result or {} for e in latest if e.direction == "do"},
         original=original,
     )
@@ -166,7 +171,7 @@ async def _lapse(work: LockedCase, effect: Effect) -> None:
     await _finish_retry(work, effect)
 
 
-async def reserve(
+def reserve(
     opened: OpenStep, call: StepCall, offer: Offer, partner: str, request: dict[str, Any]
 ) -> Reservation | StepAnswer:
     """Write the attempt with its lease, or answer why there can't be one."""
@@ -188,7 +193,6 @@ async def reserve(
     effect.attempt_count += 1
     effect.state, effect.since = "running", now
     effect.next_attempt_at = effect.cause = None
-    await work.session.flush()  # the attempt refers to its effect
     work.session.add(
         Attempt(
             effect_key=effect.key,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.timeline import new_entry
@@ -272,32 +272,41 @@ def needs_offset(process: Process, effect: Effect) -> bool:
     return effect.standing or effect.state != "settled" or effect.outcome == "unknown"
 
 
+# Made once, because making them takes longer than running them.
+_LOCK = (
+    select(Case, func.clock_timestamp())
+    .where(Case.id == bindparam("case_id"))
+    .with_for_update(key_share=True, of=Case)
+)
+# Runs after `_LOCK` has the lock: joined to it, it would show the other rows as they were before the wait.
+_IN_HAND = (
+    select(Operation, Effect)
+    .select_from(Case)
+    .outerjoin(Operation, Operation.id == Case.operation_id)
+    .outerjoin(Effect, and_(Effect.case_id == Case.id, or_(Effect.standing, Effect.driven_by == Case.operation_id)))
+    .where(Case.id == bindparam("case_id"))
+)
+
+
 async def lock_case(
     session: AsyncSession, catalogue: Catalogue, case_id: UUID, *, process: str | None = None
 ) -> LockedCase:
     """Lock the case for this transaction. Raises CaseNotFound, also for another process's case."""
-    found = (
-        await session.execute(
-            select(Case, func.clock_timestamp()).where(Case.id == case_id).with_for_update(key_share=True, of=Case)
-        )
-    ).one_or_none()
+    found = (await session.execute(_LOCK, {"case_id": case_id})).one_or_none()
     if found is None or found[0].process not in catalogue or (process is not None and found[0].process != process):
         raise CaseNotFound
     case, now = found
-    operation = None
-    if case.operation_id is not None:
-        operation = await session.get_one(Operation, case.operation_id)
-    rows = await session.scalars(
-        select(Effect).where(
-            Effect.case_id == case.id,
-            or_(Effect.standing, Effect.driven_by == case.operation_id) if operation else Effect.standing,
-        )
-    )
+    operation: Operation | None = None
+    effects: dict[str, Effect] = {}
+    for in_flight, effect in await session.execute(_IN_HAND, {"case_id": case_id}):
+        operation = in_flight
+        if effect is not None:
+            effects[effect.key] = effect
     return LockedCase(
         session=session,
         process=catalogue[case.process],
         case=case,
         now=max(now, case.changed_at),
         operation=operation,
-        effects={effect.key: effect for effect in rows},
+        effects=effects,
     )

@@ -111,6 +111,7 @@ async def accept_transition(
     if subject is not None:
         operation.subject_revision = await _next_revision(work)
         work.session.add(Subject(case_id=case.id, revision=operation.subject_revision, data=subject))
+        await work.session.flush()  # without steps it becomes the case's own in this very transaction
     offsets = await _effects_of(work, voided) if voided is not None else []
     await _take_over(work, operation, voided=voided, offsets=offsets)
     await _begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
@@ -212,7 +213,6 @@ async def _take_over(
     work.case.fence += 1
     operation.fence = work.case.fence
     work.session.add(operation)
-    await work.session.flush()  # effects refer to it
     for helper in await work.helpers_open():
         if helper.id != operation.id:
             helper.superseded_by = operation.id

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from caseward.db.write import write_together
+
 CONNECT_TIMEOUT = timedelta(seconds=3)  # Postgres is near; beyond that it is down and the caller should hear so
 STATEMENT_TIMEOUT = timedelta(seconds=20)  # longer than any queue for a case's lock in sane operation
 
@@ -29,14 +31,18 @@ class Database:
     sessions: async_sessionmaker[AsyncSession]
 
     @classmethod
-    def connect(cls, database_url: str, *, pool_size: int = 20) -> "Database":
-        """Opens nothing yet; the first session does."""
+    def connect(cls, database_url: str, *, pool_size: int = 20, pre_ping: bool = True) -> "Database":
+        """Opens nothing yet; the first session does.
+
+        With `pre_ping` the first caller after a cut gets a live connection instead of an error, for a round trip each
+        time; who tries again anyhow does without.
+        """
         engine = create_async_engine(
             sqlalchemy_url(database_url),
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=10,
-            pool_pre_ping=True,  # after a cut the first caller gets a live connection instead of an error
+            pool_pre_ping=pre_ping,
             connect_args={
                 "connect_timeout": int(CONNECT_TIMEOUT.total_seconds()),
                 "options": f"-c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)} -c timezone=UTC",
@@ -46,9 +52,10 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
-        """One transaction: committed at the end, rolled back on any error."""
+        """One transaction: written and committed at the end, rolled back on any error."""
         async with self.sessions() as session, session.begin():
             yield session
+            await write_together(session)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -65,7 +65,7 @@ class Dispatcher:
             return
 
     async def dispatch_due(self) -> bool:
-        """Deliver one batch; False where nothing was due."""
+        """Deliver one batch; True where it was full, so that more may be due."""
         async with self._database.transaction() as session:
             claimed = await store.claim(session, limit=BATCH)
         if not claimed:
@@ -78,7 +78,7 @@ class Dispatcher:
         async with asyncio.TaskGroup() as tasks:
             for group in groups.values():
                 tasks.create_task(self._dispatch(group, slots))
-        return True
+        return len(claimed) == BATCH
 
     async def _dispatch(self, group: list[Claimed], slots: asyncio.Semaphore) -> None:
         async with slots:

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.db.tables import Message, Operation
@@ -34,24 +34,38 @@ def put(session: AsyncSession, *, case_id: UUID, operation_id: UUID | None, payl
     session.add(Message(destination=TO_TEMPORAL, case_id=case_id, operation_id=operation_id, payload=payload))
 
 
+# Made once, because making them takes longer than running them.
+_DUE = (
+    select(Message.id)
+    .where(Message.dispatched_at.is_(None), ~Message.parked, Message.next_at <= func.clock_timestamp())
+    .order_by(Message.next_at, Message.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(Message)
+    .where(Message.id.in_(_DUE.scalar_subquery()))
+    .values(next_at=func.clock_timestamp() + CLAIM, tries=Message.tries + 1)
+    .returning(Message.id, Message.destination, Message.case_id, Message.operation_id, Message.payload, Message.tries)
+    .execution_options(synchronize_session=False)
+)
+_OPERATIONS_DISPATCHED = (
+    update(Operation)
+    .where(Operation.id.in_(bindparam("operations", expanding=True)), Operation.dispatched_at.is_(None))
+    .values(dispatched_at=func.clock_timestamp())
+    .execution_options(synchronize_session=False)
+)
+_MESSAGES_DISPATCHED = (
+    update(Message)
+    .where(Message.id.in_(bindparam("messages", expanding=True)))
+    .values(dispatched_at=func.clock_timestamp(), error=None)
+    .execution_options(synchronize_session=False)
+)
+
+
 async def claim(session: AsyncSession, *, limit: int) -> list[Claimed]:
     """Take what is due and nobody else's, oldest first. Its next try counts from now, should we die."""
-    due = (
-        select(Message.id)
-        .where(Message.dispatched_at.is_(None), ~Message.parked, Message.next_at <= func.clock_timestamp())
-        .order_by(Message.next_at, Message.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = await session.execute(
-        update(Message)
-        .where(Message.id.in_(due.scalar_subquery()))
-        .values(next_at=func.clock_timestamp() + CLAIM, tries=Message.tries + 1)
-        .returning(
-            Message.id, Message.destination, Message.case_id, Message.operation_id, Message.payload, Message.tries
-        )
-        .execution_options(synchronize_session=False)
-    )
+    rows = await session.execute(_CLAIM, {"most": limit})
     return sorted((Claimed(*row) for row in rows), key=lambda message: message.id)
 
 
@@ -59,18 +73,8 @@ async def mark_dispatched(session: AsyncSession, messages: Sequence[Claimed]) ->
     """Keep the promise on record: the destination has it."""
     operations = [message.operation_id for message in messages if message.operation_id is not None]
     if operations:
-        await session.execute(
-            update(Operation)
-            .where(Operation.id.in_(operations), Operation.dispatched_at.is_(None))
-            .values(dispatched_at=func.clock_timestamp())
-            .execution_options(synchronize_session=False)
-        )
-    await session.execute(
-        update(Message)
-        .where(Message.id.in_([message.id for message in messages]))
-        .values(dispatched_at=func.clock_timestamp(), error=None)
-        .execution_options(synchronize_session=False)
-    )
+        await session.execute(_OPERATIONS_DISPATCHED, {"operations": operations})
+    await session.execute(_MESSAGES_DISPATCHED, {"messages": [message.id for message in messages]})
 
 
 async def postpone(

@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict
+from pydantic_core import to_jsonable_python
 from sqlalchemy import select, text
 
 from caseward.activity import Call, EffectRunner
@@ -444,9 +445,20 @@ class Handle:
             opened = await effects.open_step(session, self.desk.catalogue, call)
             if not isinstance(opened, OpenStep):
                 return opened
-            request = {"call": address, "arguments": {}}
-            reserved = await effects.reserve(opened, call, offer, offer.call, request)
+            request = await self._request(opened, call, offer)
+            reserved = effects.reserve(opened, call, offer, offer.call, request)
         return Begun(self, call, offer, reserved) if isinstance(reserved, Reservation) else reserved
+
+    async def _request(self, opened: OpenStep, call: StepCall, offer: Offer) -> dict[str, Any]:
+        """What the step's body would have sent."""
+        if self.desk.process.subject is not Parcel:
+            return {"call": offer.call, "arguments": {}}
+        exchange = Call(opened, call, Parcel.model_validate(opened.subject))
+        done = () if opened.original is None else (Receipt.model_validate(opened.original),)
+        body = asyncio.ensure_future(self.body(call.step, call.direction)(exchange, *done))
+        arguments = (await exchange.asked).arguments
+        body.cancel()
+        return {"call": offer.call, "arguments": to_jsonable_python(arguments)}
 
     async def finish(self, to_state: str | None = None) -> FinishAnswer:
         operation, case = await self.operation(), await self.row()

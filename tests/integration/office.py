@@ -133,7 +133,7 @@ class Office:
             async with self.database.transaction() as session:
                 opened = await effects.open_step(session, CATALOGUE, call)
                 assert isinstance(opened, effects.OpenStep)
-                reserved = await effects.reserve(opened, call, OFFER, step.partner, {})
+                reserved = effects.reserve(opened, call, OFFER, step.partner, {})
                 assert isinstance(reserved, effects.Reservation)
             fails = step.name == rejected_at
             refused = effects.Settlement(outcome="failed", error_class="rejected", code="closed", message="Closed")

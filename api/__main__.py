@@ -1,8 +1,10 @@
 """`python -m api`: the API server, until SIGTERM."""
 
 import asyncio
+import signal
 import sys
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -56,7 +58,14 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
+    # uvicorn ends gracefully and then hands the signal back to whoever had it before.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     Server(config, app.state.wiring.notices).run()
+
+
+def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -108,17 +108,13 @@ class Bench:
             return answer
 
         async def onboard() -> None:
-            case = await timed(
-                self.requester.open("vendor_onboarding", f"B-{uuid4().hex}", vendor("Bench Works GmbH"))
-            )
+            case = await timed(self.requester.open("vendor_onboarding", f"B-{uuid4().hex}", vendor("Bench Works GmbH")))
             await asyncio.sleep(1 / RATE)
             await timed(self.requester.take(case, "submit"))
             await asyncio.sleep(1 / RATE)
             ready = await reviewable.get()
             await timed(self.reviewer.take(ready, "approve"))
-            reviewable.put_nowait(
-                await self.requester.until(case["case_id"], lambda now: now["state"] == "in_review")
-            )
+            reviewable.put_nowait(await self.requester.until(case["case_id"], lambda now: now["state"] == "in_review"))
 
         began = time.perf_counter()
         tasks = []
@@ -179,7 +175,8 @@ async def measure(settings: Settings, scale: int) -> Json:
         await bench.bare()
         await bench.approve(await bench.in_review())  # warm
         await bench.one_by_one(10 * scale)
-        if os.environ.get("QUICK"): return bench.figures
+        if os.environ.get("QUICK"):
+            return bench.figures
         await bench.acceptance(10 * scale)
         await bench.saturation(max(1, scale), 60)
         return bench.figures

@@ -288,8 +288,8 @@ class CaseFacts:
     changed_at: datetime
 
 
-def case_document(now: Situation, facts: CaseFacts, actor: Actor, steps: Sequence[StepDocument]) -> CaseDocument:
-    """The case as this actor sees it."""
+def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: Sequence[StepDocument]) -> CaseDocument:
+    """The case as this actor sees it; without actions where there is no actor."""
     state = now.process.state(now.state)
     current = condition(now)
     return CaseDocument(
@@ -324,7 +324,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor, steps: Sequenc
         subject_revision=facts.subject_revision,
         operation=_in_flight(now, steps),
         proposals=[],
-        actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)],
+        actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)] if actor else [],
         opened_at=facts.opened_at,
         changed_at=facts.changed_at,
     )
@@ -332,9 +332,8 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor, steps: Sequenc
 
 def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocument]) -> dict[str, Any]:
     """The case document as Temporal may hold it: no subject, no title, no actions, no results, no partner's words."""
-    nobody = Actor("", frozenset())
     bare = [step.model_copy(update={"result": None}) for step in steps]
-    document = case_document(now, facts, nobody, bare).model_dump(mode="json", exclude={"subject", "title", "actions"})
+    document = case_document(now, facts, None, bare).model_dump(mode="json", exclude={"subject", "title", "actions"})
     last_error = document["condition_info"]["last_error"]
     if last_error:
         last_error.pop("message", None)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import func, select, text
+from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -349,21 +349,38 @@ async def whole_situation(work: LockedCase) -> Situation:
     return await look_back(work.session, work.situation(), work.case)
 
 
+# Made once, because making them takes longer than running them.
+_ACTED = (
+    select(Operation.name, func.array_agg(Operation.actor_id.distinct()))
+    .where(
+        Operation.case_id == bindparam("case_id"),
+        Operation.kind == "transition",
+        Operation.name.in_(bindparam("watched", expanding=True)),
+    )
+    .group_by(Operation.name)
+)
+_LATEST = (
+    select(Operation, func.array_agg(Effect.step))
+    .outerjoin(Effect, Effect.operation_id == Operation.id)
+    .where(Operation.id == bindparam("operation_id"))
+    .group_by(Operation.id)
+)
+_TWIN = select(Operation.id, Operation.case_id, Operation.content_digest).where(
+    Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
+)
+_ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
+
+
 async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
     """Add who acted before and which operation an undo would take back."""
     watched = {name for transition in now.process.transitions for name in transition.four_eyes}
     acted: dict[str, frozenset[str]] = {}
     if watched:
-        rows = await session.execute(
-            select(Operation.name, func.array_agg(Operation.actor_id.distinct()))
-            .where(Operation.case_id == case.id, Operation.kind == "transition", Operation.name.in_(watched))
-            .group_by(Operation.name)
-        )
+        rows = await session.execute(_ACTED, {"case_id": case.id, "watched": watched})
         acted = {name: frozenset(actors) for name, actors in rows}
     latest = None
     if now.operation is None and case.latest_id is not None:
-        row = await session.get_one(Operation, case.latest_id)
-        steps = await session.scalars(select(Effect.step).where(Effect.operation_id == row.id))
+        row, steps = (await session.execute(_LATEST, {"operation_id": case.latest_id})).one()
         latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
     return replace(now, acted=acted, latest=latest)
 
@@ -371,14 +388,9 @@ async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situat
 async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
     """The operation of the same command sent before; a concurrent twin waits here for the first one's commit."""
     lock = hashlib.sha256(f"{envelope.actor.id}\0{envelope.idempotency_key}".encode()).digest()[:8]
-    await session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock, signed=True))))
-    found = (
-        await session.execute(
-            select(Operation.id, Operation.case_id, Operation.content_digest).where(
-                Operation.actor_id == envelope.actor.id, Operation.idempotency_key == envelope.idempotency_key
-            )
-        )
-    ).one_or_none()
+    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
+    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
+    found = (await session.execute(_TWIN, sent)).one_or_none()
     if found is None:
         return None
     if found.content_digest != digest:
@@ -389,7 +401,7 @@ async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Acc
 async def _claim_business_key(session: AsyncSession, process: str, business_key: str) -> None:
     """Make sure that no open case has the key, and that none gets it before this transaction ends."""
     lock = hashlib.sha256(f"{process}\0{business_key}".encode()).digest()[:8]
-    await session.execute(select(func.pg_advisory_xact_lock(int.from_bytes(lock, signed=True))))
+    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
     holder = await session.scalar(
         select(Case.id).where(Case.process == process, Case.business_key == business_key, ~Case.final)
     )

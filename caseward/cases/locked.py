@@ -274,9 +274,7 @@ def needs_offset(process: Process, effect: Effect) -> bool:
 
 # Made once, because making them takes longer than running them.
 _LOCK = (
-    select(Case, func.clock_timestamp())
-    .where(Case.id == bindparam("case_id"))
-    .with_for_update(key_share=True, of=Case)
+    select(Case, func.clock_timestamp()).where(Case.id == bindparam("case_id")).with_for_update(key_share=True, of=Case)
 )
 # Runs after `_LOCK` has the lock: joined to it, it would show the other rows as they were before the wait.
 _IN_HAND = (

@@ -213,11 +213,10 @@ async def _take_over(
     work.case.fence += 1
     operation.fence = work.case.fence
     work.session.add(operation)
-    for helper in await work.helpers_open():
-        if helper.id != operation.id:
+    if voided is not None:
+        for helper in await work.helpers_open():
             helper.superseded_by = operation.id
             work.finish_helper(helper, "superseded")
-    if voided is not None:
         await _void(work, voided, operation, voided_state)
     latest_first = sorted(offsets, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
     for effect in latest_first:
@@ -367,8 +366,9 @@ async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) 
     fault = await _postcondition_fault(work, operation, call.to_state)
     if fault is not None:
         return FinishAnswer("blocked", news=block(work, operation, cause="postcondition", message=fault))
-    for helper in await work.helpers_open():
-        work.finish_helper(helper)
+    if any(effect.retry_by or effect.decided_by for effect in work.driven()):
+        for helper in await work.helpers_open():
+            work.finish_helper(helper)
     await complete(work, operation, call.to_state)
     work.touch()
     failpoint("operation.before_finish")

@@ -446,7 +446,7 @@ class Handle:
             if not isinstance(opened, OpenStep):
                 return opened
             request = await self._request(opened, call, offer)
-            reserved = effects.reserve(opened, call, offer, offer.call, request)
+            reserved = await effects.reserve(opened, call, offer, offer.call, request)
         return Begun(self, call, offer, reserved) if isinstance(reserved, Reservation) else reserved
 
     async def _request(self, opened: OpenStep, call: StepCall, offer: Offer) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from caseward.db.session import Database
 from processes import CATALOGUE
 from settings import Settings
 
-HOST = "127.0.0.1"
 GRACE = 5  # seconds for requests under way; whoever waits is answered at once
 
 
@@ -48,7 +47,7 @@ def main() -> None:
     app = create_app(database, CATALOGUE, verifier)
     config = uvicorn.Config(
         app,
-        host=HOST,
+        host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
         http="httptools",

@@ -4,13 +4,15 @@ import time
 from dataclasses import dataclass
 from datetime import timedelta
 
+import structlog
 from fastapi import Response
 
 from api.deps import Wiring
-from caseward.cases.commands import Accepted
+from api.notices import Notice
+from caseward.cases.commands import Accepted, Envelope
 from caseward.cases.queries import Standing, get_case, get_operation, get_standing
 from caseward.documents import CaseDocument, OperationDocument
-from caseward.situation import FINISHED, Actor
+from caseward.situation import FINISHED
 
 POLL = timedelta(seconds=1)  # the net below the notices, which a cut connection may lose
 # Where a person or a partner has to move first, waiting longer is no use.
@@ -22,7 +24,7 @@ class Answering:
     """Who gets the answer, and how long they would wait for it."""
 
     wiring: Wiring
-    actor: Actor
+    envelope: Envelope
     wait: timedelta | None
 
     async def operation(self, response: Response, accepted: Accepted) -> OperationDocument:
@@ -30,24 +32,35 @@ class Answering:
         await self._outcome(accepted)
         async with self.wiring.database.transaction() as session:
             document = await get_operation(
-                session, self.wiring.catalogue, operation_id=accepted.operation_id, actor=self.actor
+                session, self.wiring.catalogue, operation_id=accepted.operation_id, actor=self.envelope.actor
             )
             standing = await get_standing(session, case_id=accepted.case_id)
         response.status_code = 200 if document.state in FINISHED else 202
         response.headers["Location"] = f"/v1/operations/{accepted.operation_id}"
-        self._set_headers(response, standing.version)
+        self._finish(response, standing.version, accepted)
         return document
 
     async def case(self, response: Response, accepted: Accepted) -> CaseDocument:
         """The case that was opened."""
         await self._outcome(accepted)
         async with self.wiring.database.transaction() as session:
-            document = await get_case(session, self.wiring.catalogue, case_id=accepted.case_id, actor=self.actor)
+            document = await get_case(
+                session, self.wiring.catalogue, case_id=accepted.case_id, actor=self.envelope.actor
+            )
         response.headers["Location"] = f"/v1/cases/{accepted.case_id}"
-        self._set_headers(response, document.version)
+        self._finish(response, document.version, accepted)
         return document
 
-    def _set_headers(self, response: Response, version: int) -> None:
+    def _finish(self, response: Response, version: int, accepted: Accepted) -> None:
+        structlog.get_logger("api").info(
+            "command_answered",
+            operation_id=str(accepted.operation_id),
+            case_id=str(accepted.case_id),
+            version=version,
+            repeated=accepted.repeated,
+            actor=self.envelope.actor.id,
+            traceparent=self.envelope.traceparent,
+        )
         response.headers["ETag"] = etag(version)
         if self.wait is not None:
             response.headers["Preference-Applied"] = f"wait={int(self.wait.total_seconds())}"
@@ -58,7 +71,12 @@ class Answering:
             return
         notices = self.wiring.notices
         end = time.monotonic() + self.wait.total_seconds()
-        with notices.watch(accepted.case_id) as watch:
+        mine = str(accepted.operation_id)
+
+        def worth_a_look(notice: Notice) -> bool:
+            return notice.operation_id != mine or notice.condition in ENDS_A_WAIT
+
+        with notices.watch(accepted.case_id, worth_a_look) as watch:
             while not _settled(await self._look(accepted)) and not notices.closing:
                 left = timedelta(seconds=end - time.monotonic())
                 if left <= timedelta(0):

@@ -200,7 +200,12 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _command_refused(request: Request, fault: Exception) -> JSONResponse:
-    return refusal(request.scope, cast("CommandRefused", fault))
+    refused = cast("CommandRefused", fault)
+    code = refused.first_code if isinstance(refused, ActionNotAllowed) else refused.code
+    structlog.get_logger("api").info(
+        "refused", code=code, path=request.scope["path"], traceparent=request.state.traceparent
+    )
+    return refusal(request.scope, refused)
 
 
 async def _input_invalid(request: Request, fault: Exception) -> JSONResponse:

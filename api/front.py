@@ -61,10 +61,9 @@ class Front:
     def _canonical(self, path: str) -> str:
         """The path with hyphens, where somebody spelt a process or an action as it stands in documents."""
         parts = path.split("/")  # "", "v1", process, case id, transition; or "cases", id, "overrides", override
-        for position in (2, len(parts) - 1):
-            actionable = parts[2] not in {"processes", "schemas"} and position < len(parts)
-            if actionable and parts[position] in self.spellings:
-                parts[position] = self.spellings[parts[position]]
+        if len(parts) > 2 and parts[2] not in {"processes", "schemas"}:  # noqa: PLR2004 - see above
+            for position in {2, len(parts) - 1}:
+                parts[position] = self.spellings.get(parts[position], parts[position])
         return "/".join(parts)
 
 

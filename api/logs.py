@@ -10,7 +10,9 @@ import structlog
 def set_up_logs(level: int = logging.INFO) -> None:
     """Call once, in an entry point."""
     # Without the local variables, which structlog would print: there are tokens and people's data among them.
-    tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+    tracebacks = structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    )
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

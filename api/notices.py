@@ -2,24 +2,41 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 from caseward.db.listen import listen
 
-CHANNEL = "caseward_case"  # a trigger of the table `cases` notifies it with the case's id
+CHANNEL = "caseward_case"  # a trigger of the table `cases` notifies it with every change
+
+
+@dataclass(frozen=True)
+class Notice:
+    """How a case stands after a change."""
+
+    condition: str
+    operation_id: str | None
+    """The operation in flight."""
+
+
+def any_change(_notice: Notice) -> bool:
+    """Every change is worth a look."""
+    return True
 
 
 class Watch:
     """One waiting for one case. What happens between two waits is not missed."""
 
-    def __init__(self) -> None:
+    def __init__(self, worth_a_look: Callable[[Notice], bool]) -> None:
+        self._worth_a_look = worth_a_look
         self._event = asyncio.Event()
 
-    def wake(self) -> None:
+    def wake(self, notice: Notice | None = None) -> None:
         """Something may have changed."""
-        self._event.set()
+        if notice is None or self._worth_a_look(notice):
+            self._event.set()
 
     async def changed(self, at_most: timedelta) -> None:
         """Return when something may have changed, or when the time is over."""
@@ -50,9 +67,9 @@ class Notices:
                 await task
 
     @contextmanager
-    def watch(self, case_id: object) -> Generator[Watch]:
+    def watch(self, case_id: object, worth_a_look: Callable[[Notice], bool] = any_change) -> Generator[Watch]:
         """Watch a case. Enter before the first look at it, and nothing is missed."""
-        watch, key = Watch(), str(case_id)
+        watch, key = Watch(worth_a_look), str(case_id)
         self._watches[key].add(watch)
         try:
             yield watch
@@ -66,8 +83,12 @@ class Notices:
         self.closing = True
         self._heard("")
 
-    def _heard(self, case_id: str) -> None:
-        # "" comes after each connecting: something may have been missed.
-        heard = [*self._watches.get(case_id, ())] if case_id else [w for ws in self._watches.values() for w in ws]
-        for watch in heard:
-            watch.wake()
+    def _heard(self, payload: str) -> None:
+        if not payload:  # after each connecting: something may have been missed
+            for watch in [watch for watches in self._watches.values() for watch in watches]:
+                watch.wake()
+            return
+        case_id, condition, *in_flight = payload.split(" ")
+        notice = Notice(condition, in_flight[0] if in_flight else None)
+        for watch in [*self._watches.get(case_id, ())]:
+            watch.wake(notice)

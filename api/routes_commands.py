@@ -44,7 +44,7 @@ def _add_opening(router: APIRouter, process: Process) -> None:
                 subject=body.subject,
                 envelope=envelope,
             )
-        return await Answering(wiring, envelope.actor, wait).case(response, accepted)
+        return await Answering(wiring, envelope, wait).case(response, accepted)
 
     router.add_api_route(
         f"/{process.path}",
@@ -75,7 +75,7 @@ def _add_transition(router: APIRouter, process: Process, transition: Transition)
                 reason=body.reason,
                 envelope=envelope,
             )
-        return await Answering(wiring, envelope.actor, wait).operation(response, accepted)
+        return await Answering(wiring, envelope, wait).operation(response, accepted)
 
     sources = ", ".join(sorted(process.state(name).title for name in transition.source))
     targets = " or ".join(process.state(name).title for name in transition.targets)
@@ -100,7 +100,7 @@ def _add_override(router: APIRouter, override: Override) -> None:
             accepted = await request_override(
                 session, wiring.catalogue, case_id=case_id, override=override.name, input=body, envelope=envelope
             )
-        return await Answering(wiring, envelope.actor, wait).operation(response, accepted)
+        return await Answering(wiring, envelope, wait).operation(response, accepted)
 
     router.add_api_route(
         f"/cases/{{case_id}}/overrides/{hyphenated(override.name)}",

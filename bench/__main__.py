@@ -8,8 +8,9 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -58,7 +59,9 @@ class Bench:
     async def one_by_one(self, rounds: int) -> None:
         """Acceptance to outcome on an idle machine, alternating with the yardstick."""
         cases = await self.prepared(rounds)
-        ours, seen, theirs = [], [], []
+        ours: list[float] = []
+        seen: list[float] = []
+        theirs: list[float] = []
         for case in cases:
             began = time.perf_counter()
             operation = await self.approve(case)
@@ -77,14 +80,13 @@ class Bench:
 
     @staticmethod
     async def _accepted_to_outcome(operation: Json) -> float:
-        from datetime import datetime
-
         accepted, finished = (datetime.fromisoformat(operation[name]) for name in ("accepted_at", "finished_at"))
         return (finished - accepted).total_seconds()
 
     async def saturation(self, rounds: int, batch: int) -> None:
         """Approvals and bare workflows per second with 32 under way, in alternating batches."""
-        ours, theirs = [], []
+        ours: list[float] = []
+        theirs: list[float] = []
         for _ in range(rounds):
             cases = await self.prepared(batch)
             ours.append(await rate([lambda case=case: self.approve(case) for case in cases]))
@@ -117,7 +119,7 @@ class Bench:
             reviewable.put_nowait(await self.requester.until(case["case_id"], lambda now: now["state"] == "in_review"))
 
         began = time.perf_counter()
-        tasks = []
+        tasks: list[asyncio.Task[None]] = []
         while (elapsed := time.perf_counter() - began) < seconds:
             tasks.append(asyncio.create_task(onboard()))
             await asyncio.sleep(max(0.0, len(tasks) * 3 / RATE - elapsed))
@@ -142,7 +144,7 @@ async def rate(jobs: list[Callable[[], Awaitable[Any]]]) -> float:
 
 
 @asynccontextmanager
-async def bare_worker(stack: Stack):
+async def bare_worker(stack: Stack) -> AsyncGenerator[None]:
     arguments = (stack.temporal_address, stack.settings.temporal_namespace, stack.settings.sandbox_url)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.bare", *arguments, stdout=asyncio.subprocess.PIPE
@@ -157,7 +159,7 @@ async def bare_worker(stack: Stack):
         await process.wait()
 
 
-async def measure(settings: Settings, scale: int) -> Json:
+async def measure(settings: Settings, scale: int, *, latency_only: bool) -> Json:
     async with AsyncExitStack() as parts:
         stack = await parts.enter_async_context(Stack(settings))
         await parts.enter_async_context(bare_worker(stack))
@@ -175,7 +177,7 @@ async def measure(settings: Settings, scale: int) -> Json:
         await bench.bare()
         await bench.approve(await bench.in_review())  # warm
         await bench.one_by_one(10 * scale)
-        if os.environ.get("QUICK"):
+        if latency_only:
             return bench.figures
         await bench.acceptance(10 * scale)
         await bench.saturation(max(1, scale), 60)
@@ -185,11 +187,12 @@ async def measure(settings: Settings, scale: int) -> Json:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=int, default=3, help="1 is a glance, 3 the default, 10 for publishing")
-    scale = parser.parse_args().scale
+    parser.add_argument("--latency-only", action="store_true", help="acceptance to outcome, and nothing else")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="caseward-bench-") as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
         os.environ["CASEWARD_DATA_DIR"] = str(Path(folder) / "data")  # nobody's own cases are measured
-        figures = asyncio.run(measure(Settings.read(), scale))
+        figures = asyncio.run(measure(Settings.read(), given.scale, latency_only=given.latency_only))
     for name, value in figures.items():
         print(f"{name:<40}{value:>10}")
     REPORT.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import DBAPIError
 from temporalio import activity
@@ -86,7 +86,7 @@ class Call(Generic[S]):
         self.case_id: UUID = UUID(call.case_id)
         self.business_key: str = opened.work.case.business_key
         self.item: str | None = call.item
-        self.accepted_at: datetime = opened.operation.accepted_at
+        self.accepted_at: datetime = opened.owner.accepted_at
         self._standing: Mapping[str, dict[str, Any]] = opened.standing
         loop = asyncio.get_running_loop()
         self.asked: asyncio.Future[_Asked] = loop.create_future()
@@ -145,15 +145,18 @@ class EffectRunner:
                 opened = await effects.open_step(session, self._catalogue, call)
                 if isinstance(opened, StepAnswer):
                     return opened
-                exchange = Call(opened, call, process.subject.model_validate(opened.subject))
+                try:
+                    exchange = Call(opened, call, process.subject.model_validate(opened.subject))
+                except ValidationError as fault:  # the declaration became stricter than what it once accepted
+                    return await effects.settle_unsent(opened, call, _unfit(fault))
                 task = asyncio.ensure_future(_begin(body, exchange, opened))
                 await asyncio.wait({task, exchange.asked}, return_when=asyncio.FIRST_COMPLETED)
                 if not exchange.asked.done():
-                    return effects.settle_unsent(opened, call, await _unsent(task, opened.step))
+                    return await effects.settle_unsent(opened, call, await _unsent(task, opened.step))
                 asked = exchange.asked.result()
                 gateway, offer = _gateway(asked.method)
                 request = {"call": offer.call, "arguments": to_jsonable_python(asked.arguments)}
-                reservation = effects.reserve(opened, call, offer, gateway.name, request)
+                reservation = await effects.reserve(opened, call, offer, gateway.name, request)
                 if isinstance(reservation, StepAnswer):
                     return reservation
             failpoint("effect.reserved")
@@ -263,6 +266,12 @@ async def _unsent(task: asyncio.Task[Any], step: Step[Any]) -> Settlement:
         reason = result.reason if isinstance(result, NotNeeded) else "there is nothing to take back"
         return Settlement(outcome="not_needed", message=reason)
     return Settlement(outcome="failed", code="no_send", message="The activity sent nothing.", cause="code_error")
+
+
+def _unfit(fault: ValidationError) -> Settlement:
+    fields = ", ".join(".".join(str(part) for part in error["loc"]) for error in fault.errors(include_input=False))
+    message = f"The stored subject does not fit its declaration: {fields}."
+    return Settlement(outcome="failed", code="subject_unfit", message=message[:500], cause="code_error")
 
 
 def _settlement(said: PartnerAnswer, *, probing: bool) -> Settlement:

@@ -14,7 +14,7 @@ Json = dict[str, Any]
 POLL = timedelta(milliseconds=50)
 
 
-class Refused(Exception):  # noqa: N818 - the API's answer, not an accident of ours
+class Refused(Exception):
     """The API refused; `problem` is its problem document."""
 
     def __init__(self, status: int, problem: Json) -> None:

@@ -125,7 +125,7 @@ class Day:
 
     async def fault(self, **fault: Any) -> None:
         """Tell a partner to misbehave."""
-        show(f"           from now on: {fault['partner']}.{fault['call']} {fault['mode']} × {fault['times']}")
+        show(f"           from now on {fault['partner']}.{fault['call']}: {fault['mode']}, {fault['times']} time(s)")
         (await self.partners.post("/_control/faults", json=fault)).raise_for_status()
 
     async def watch(self, case: Json, wanted: Callable[[Json], bool]) -> Json:
@@ -161,7 +161,7 @@ def vendor(legal_name: str) -> Json:
 
 def step_state(case: Json, step: str) -> str | None:
     """How a step of the operation in flight stands."""
-    steps = case["operation"]["steps"] if case["operation"] else []
+    steps: list[Json] = case["operation"]["steps"] if case["operation"] else []
     return next((shown["state"] for shown in steps if shown["name"] == step), None)
 
 

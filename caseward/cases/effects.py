@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.locked import LockedCase, lock_case
-from caseward.cases.operations import Request, accept_undo, action_title, open_compensation, void_effect
+from caseward.cases.operations import Request, accept_undo, action_title, due_again, open_compensation, void_effect
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
@@ -42,6 +42,8 @@ class OpenStep:
 
     work: LockedCase
     operation: Operation
+    owner: Operation
+    """Whose step it is: that operation, or the one whose effect it settles or takes back."""
     step: Step[Any]
     effect: Effect | None
     opened_at: float
@@ -110,18 +112,21 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
             return standing
     elif call.settle_only:
         return StepAnswer("settled", work.case.version)  # never reserved: nothing to find out
-    original = None
+    original, owner_id = None, effect.operation_id if effect else operation.id
     if call.direction == "undo":
         offset = work.effects[call.effect_key.removesuffix(":undo")]
         if not offset.standing:
             return StepAnswer("settled", work.case.version)
-        original = offset.result or {}
-    revision = operation.subject_revision if operation.kind == "transition" else work.case.subject_revision
-    subject = (await session.execute(_SUBJECT, {"case_id": work.case.id, "revision": revision})).scalar_one()
+        original, owner_id = offset.result or {}, offset.operation_id
+    # Whoever drives an effect, its request is the one that its own operation makes: with its subject and its instants.
+    owner = operation if owner_id == operation.id else await session.get_one(Operation, owner_id)
+    wanted = {"case_id": work.case.id, "revision": owner.subject_revision}
+    subject = (await session.execute(_SUBJECT, wanted)).scalar_one()
     latest = sorted((e for e in work.effects.values() if e.standing and e.settled_at), key=lambda e: str(e.settled_at))
     return OpenStep(
         work=work,
         operation=operation,
+        owner=owner,
         step=step,
         effect=effect,
         opened_at=opened_at,
@@ -148,9 +153,7 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
     if effect.next_attempt_at is not None and effect.next_attempt_at > work.now:
         return _answer(work, effect)
     if effect.state == "waiting" and effect.answer_by is not None and effect.answer_by <= work.now:
-        _block(work, effect, cause="no_answer", owner=effect.recovery_owner)
-        work.touch()
-        return _answer(work, effect)
+        return await _block_answer(work, effect, cause="no_answer", owner=effect.recovery_owner)
     return None
 
 
@@ -171,7 +174,7 @@ async def _lapse(work: LockedCase, effect: Effect) -> None:
     await _finish_retry(work, effect)
 
 
-def reserve(
+async def reserve(
     opened: OpenStep, call: StepCall, offer: Offer, partner: str, request: dict[str, Any]
 ) -> Reservation | StepAnswer:
     """Write the attempt with its lease, or answer why there can't be one."""
@@ -180,15 +183,17 @@ def reserve(
     if effect.request is None:
         effect.request = request
     elif effect.request != request:
-        return _block_answer(work, effect, cause="invalid", owner=ENGINEERING)
+        return await _block_answer(work, effect, cause="invalid", owner=ENGINEERING)
     asking = effect.outcome in {"unknown", "acknowledged"} and effect.ruled_out_by is None
     again = not asking or (offer.idempotent and effect.outcome != "acknowledged")
     ask_first = asking and offer.probe
     if asking and not again and not ask_first:
-        if effect.outcome == "acknowledged":  # only its callback can tell
+        if effect.outcome == "acknowledged" and effect.answer_by is not None:  # only its callback can tell
             effect.next_attempt_at = effect.answer_by
+            await _finish_retry(work, effect)
+            work.touch()
             return _answer(work, effect)
-        return _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
+        return await _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
     lease = offer.deadline * (2 if ask_first else 1) + LEASE_MARGIN
     effect.attempt_count += 1
     effect.state, effect.since = "running", now
@@ -220,14 +225,18 @@ def reserve(
     )
 
 
-def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement) -> StepAnswer:
+async def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement) -> StepAnswer:
     """Settle a step whose activity decided without sending: not needed, or our own code failed."""
     work = opened.work
     effect = opened.effect or _new_effect(opened, call, opened.step.partner)
     _begin_operation(work, opened.operation)
+    await _finish_retry(work, effect)
+    if settlement.outcome == "not_needed" and effect.outcome in {"unknown", "acknowledged"} and not effect.ruled_out_by:
+        return await _block_answer(work, effect, cause="invalid", owner=ENGINEERING)  # it was sent, and may stand
     if settlement.outcome == "not_needed":
         effect.outcome, effect.state = "not_needed", "settled"
         effect.settled_at = effect.since = work.now
+        effect.next_attempt_at = effect.error = None
         _say(work, effect, "effect.not_needed", message=settlement.message)
     else:
         if effect.outcome is None:
@@ -306,14 +315,23 @@ async def settle(
         attempt.outcome, attempt.error = settlement.outcome, _error(settlement)
         attempt.ended_at = attempt.ended_at or work.now
     if settlement.outcome == "succeeded":
+        twice = effect.outcome == "succeeded" and effect.result != settlement.result and not offer.idempotent
+        if twice and effect.decision != "marked_done":
+            _say(work, effect, "effect.happened_twice", result=settlement.result, recovery_owner=effect.recovery_owner)
         await _succeed(work, effect, settlement)
     elif current and effect.state != "settled":
-        await _not_yet(work, effect, offer, settlement, settle_only=call.settle_only)
+        superseded = call.direction == "do" and work.case.fence != call.fence
+        await _not_yet(work, effect, offer, settlement, settle_only=call.settle_only or superseded)
+        if superseded and effect.state != "settled":
+            due_again(work, effect)  # whoever took the case over finds out
     if current:
         await _finish_retry(work, effect)
     work.touch()
     if work.case.fence != call.fence:
         return StepAnswer("superseded", work.case.version, news=work.news())
+    if effect.state == "running":  # a later attempt has the lease, and its worker will tell
+        delay = offer.deadline.total_seconds()
+        return StepAnswer("retrying", work.case.version, delay=delay, news=work.news())
     return _answer(work, effect)
 
 
@@ -415,13 +433,15 @@ async def _exhaust(work: LockedCase, effect: Effect, step: Step[Any], cause: str
 def _block(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> None:
     effect.state, effect.cause, effect.recovery_owner = "blocked", cause, owner
     effect.since, effect.next_attempt_at = work.now, None
+    _say(work, effect, "effect.blocked", cause=cause, recovery_owner=owner)
 
 
-def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> StepAnswer:
+async def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> StepAnswer:
     _block(work, effect, cause=cause, owner=owner)
     if effect.error is None or cause == "invalid":
         message = "The request has changed since it was first sent." if cause == "invalid" else cause
         effect.error = {"error_class": "invalid" if cause == "invalid" else None, "code": cause, "message": message}
+    await _finish_retry(work, effect)
     work.touch()
     return _answer(work, effect)
 
@@ -474,8 +494,7 @@ def _error(settlement: Settlement) -> dict[str, Any] | None:
 def _say(work: LockedCase, effect: Effect, entry_type: str, **data: Any) -> None:
     step = work.process.steps[effect.step]
     title = step_title(step, "undo" if effect.direction == "undo" else "do")
-    operation = work.operation if work.operation and effect.driven_by == work.operation.id else None
-    work.entry(entry_type, operation=operation, effect=effect, title=title, partner=effect.partner, **data)
+    work.entry(entry_type, effect=effect, title=title, partner=effect.partner, **data)
 
 
 def of_failure(answer: PartnerFailed) -> Settlement:
@@ -505,9 +524,7 @@ def rule_out(work: LockedCase, effect: Effect, operation: Operation) -> None:
 
 def retry_now(work: LockedCase, effect: Effect, operation: Operation) -> None:
     """Make the next attempt due, with a fresh burst."""
-    effect.state = "waiting" if effect.outcome == "acknowledged" else "retrying"
-    effect.since, effect.next_attempt_at, effect.burst = work.now, work.now, 0
-    effect.cause = None
+    due_again(work, effect)
     effect.retry_by = operation.id
 
 

@@ -121,7 +121,10 @@ class LockedCase:
         **data: Any,
     ) -> None:
         """Append to the timeline."""
-        operation = operation or self.operation
+        if operation is None and (effect is None or (self.operation and effect.driven_by == self.operation.id)):
+            operation = self.operation
+        # What is heard late of an effect belongs to the operation that drove it, not to the one in flight by now.
+        operation_id = operation.id if operation else effect.driven_by if effect else None
         self.session.add(
             new_entry(
                 self.case,
@@ -130,7 +133,7 @@ class LockedCase:
                 actor=actor,
                 role=role,
                 reason=reason,
-                operation_id=operation.id if operation else None,
+                operation_id=operation_id,
                 effect_key=effect.key if effect else None,
                 traceparent=operation.traceparent if operation else None,
                 data=data,
@@ -298,7 +301,7 @@ async def lock_case(
     effects: dict[str, Effect] = {}
     for in_flight, effect in await session.execute(_IN_HAND, {"case_id": case_id}):
         operation = in_flight
-        if effect is not None:
+        if effect is not None:  # pyright: ignore[reportUnnecessaryComparison] - the outer join's types don't say so
             effects[effect.key] = effect
     return LockedCase(
         session=session,

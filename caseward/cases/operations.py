@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -179,8 +179,7 @@ async def open_compensation(work: LockedCase, effect: Effect) -> None:
             subject_revision=work.case.subject_revision,
         )
         await _take_over(work, operation, voided=None, offsets=[effect])
-        work.touch()
-        work.promise(operation)
+        await _begin(work, operation, pending=work.case.state, work_to_do=bool(operation.offsets))
     elif effect.key not in operation.offsets:  # its finish will find the new one outstanding
         operation.offsets = [*operation.offsets, effect.key]
         effect.driven_by = operation.id
@@ -193,7 +192,10 @@ async def _next_revision(work: LockedCase) -> int:
 
 async def _effects_of(work: LockedCase, voided: Operation) -> list[Effect]:
     """What `voided` reserved, or still had to take back, as far as an undo must look at it."""
-    reserved = await work.session.scalars(select(Effect).where(Effect.operation_id == voided.id))
+    inherits = [key for offset in voided.offsets for key in (offset, offset + UNDO_SUFFIX)]
+    reserved = await work.session.scalars(
+        select(Effect).where(or_(Effect.operation_id == voided.id, Effect.key.in_(inherits)))
+    )
     for effect in reserved:
         work.effects[effect.key] = effect
     inherited = [work.effects[key] for key in voided.offsets if not is_offset(work.effects[key], work.effects)]
@@ -217,8 +219,11 @@ async def _take_over(
         for helper in await work.helpers_open():
             helper.superseded_by = operation.id
             work.finish_helper(helper, "superseded")
+            title, by_title = action_title(work, helper), action_title(work, operation)
+            work.entry("operation.superseded", operation=helper, action=title, by=by_title)
         await _void(work, voided, operation, voided_state)
     latest_first = sorted(offsets, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
+    await _know_compensations(work, latest_first)
     for effect in latest_first:
         effect.driven_by = operation.id
         compensation = work.effects.get(effect.key + UNDO_SUFFIX)
@@ -228,6 +233,14 @@ async def _take_over(
     operation.offsets = [effect.key for effect in latest_first if not is_offset(effect, work.effects)]
     work.operation = operation
     work.case.operation_id = operation.id
+
+
+async def _know_compensations(work: LockedCase, offsets: list[Effect]) -> None:
+    """Load those that earlier operations began: one that somebody left out is not made again."""
+    missing = [effect.key + UNDO_SUFFIX for effect in offsets if effect.key + UNDO_SUFFIX not in work.effects]
+    if missing:
+        for compensation in await work.session.scalars(select(Effect).where(Effect.key.in_(missing))):
+            work.effects[compensation.key] = compensation
 
 
 async def _void(work: LockedCase, voided: Operation, by: Operation, state: OperationState) -> None:
@@ -257,16 +270,25 @@ def _release(work: LockedCase, effect: Effect) -> None:
     if effect.outcome == "failed" or effect.ruled_out_by is not None:
         void_effect(work, effect)
     elif effect.state != "waiting":
-        effect.state, effect.next_attempt_at, effect.burst, effect.since = "retrying", work.now, 0, work.now
+        due_again(work, effect)
+
+
+def due_again(work: LockedCase, effect: Effect) -> None:
+    """Make the next attempt due, with a fresh burst; a partner that acknowledged gets its whole time again."""
+    effect.state, effect.cause = "retrying", None
+    effect.since, effect.next_attempt_at, effect.burst = work.now, work.now, 0
+    if effect.outcome == "acknowledged":
+        effect.state, effect.answer_by = "waiting", work.now + work.process.steps[effect.step].answer_within
 
 
 def void_effect(work: LockedCase, effect: Effect) -> None:
-    """Close an effect that nobody wants any more and that did not happen."""
+    """Close an effect that nobody wants any more; most often because it surely did not happen."""
+    known = effect.outcome == "failed" or effect.ruled_out_by is not None
     effect.state, effect.decision, effect.standing = "settled", "voided", False
     effect.settled_at = effect.since = work.now
     effect.next_attempt_at = effect.cause = None
     title = work.process.steps[effect.step].title
-    work.entry("effect.voided", effect=effect, title=title)
+    work.entry("effect.voided" if known else "effect.dropped", effect=effect, title=title)
 
 
 async def _begin(work: LockedCase, operation: Operation, *, pending: str | None, work_to_do: bool) -> None:

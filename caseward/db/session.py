@@ -42,6 +42,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=10,
+            hide_parameters=True,  # errors get logged, and parameters hold the data of people
             pool_pre_ping=pre_ping,
             connect_args={
                 "connect_timeout": int(CONNECT_TIMEOUT.total_seconds()),

@@ -3,10 +3,11 @@
 from typing import Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import Column, inspect
+from sqlalchemy import inspect
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstanceState
+from sqlalchemy.sql.elements import NamedColumn
 
 from caseward.db.tables import Base
 
@@ -26,7 +27,7 @@ async def write_together(session: AsyncSession) -> None:
         shape = tuple(text for text, _ in parts)
         if shape not in _texts:
             named = ", ".join(f"w{number} AS ({text})" for number, text in enumerate(shape))
-            _texts[shape] = f"WITH {named} SELECT 1"  # noqa: S608 - names of our own tables and columns only
+            _texts[shape] = f"WITH {named} SELECT 1"
         connection = await session.connection()
         await connection.exec_driver_sql(_texts[shape], tuple(value for _, values in parts for value in values))
     session.expunge_all()
@@ -67,5 +68,5 @@ def _update(table: str, columns: tuple[str, ...], key: tuple[str, ...]) -> str:
     return _texts[shape]
 
 
-def _bound(column: Column[Any], value: Any) -> Any:
+def _bound(column: NamedColumn[Any], value: Any) -> Any:
     return Jsonb(value) if value is not None and isinstance(column.type, JSONB) else value

@@ -65,7 +65,7 @@ class Company:
         return await self.insist(lambda key: self.reviewer.take(case, "approve", key=key))
 
     async def settled(self, case: Json, state: str) -> Json:
-        """Wait until the case is in `state` with nothing in flight, answering for the partners where one must be asked."""
+        """Wait until the case is in `state` with nothing in flight; decide where a partner must be asked."""
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while time.monotonic() < give_up_at:
             now = await self.operator.until(

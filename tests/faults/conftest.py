@@ -28,7 +28,7 @@ def company(the_company: Company) -> Company:
 def seed(request: pytest.FixtureRequest) -> int:
     """Given by `--seed`, else drawn; printed either way."""
     chosen = request.config.getoption("--seed") or random.randrange(2**32)
-    print(f"seed {chosen}")
+    print(f"seed {chosen}")  # noqa: T201 - pytest shows it where a test fails
     return chosen
 
 

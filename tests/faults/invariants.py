@@ -51,10 +51,14 @@ def _effects_happened_once(effects: dict[str, Effect], done: Counter[str]) -> li
 
 
 def _nobody_is_forgotten(cases: dict, operations: dict, effects: dict[str, Effect]) -> list[str]:
-    found = []
     driven = defaultdict(list)
     for effect in effects.values():
         driven[effect.driven_by].append(effect)
+    return [*_operations_end(cases, operations, effects, driven), *_cases_wait_on_somebody(cases)]
+
+
+def _operations_end(cases: dict, operations: dict, effects: dict[str, Effect], driven: dict) -> list[str]:
+    found = []
     for operation in operations.values():
         case = cases[operation.case_id]
         unsettled = [effect.key for effect in driven[operation.id] if effect.state != "settled"]
@@ -69,6 +73,11 @@ def _nobody_is_forgotten(cases: dict, operations: dict, effects: dict[str, Effec
             missing = [step.name for step in wanted if f"{operation.id}:{step.name}" not in effects]
             if missing and len(declared.targets) == 1:
                 found.append(f"operation {operation.name} {operation.id} is completed without {missing}")
+    return found
+
+
+def _cases_wait_on_somebody(cases: dict) -> list[str]:
+    found = []
     for case in cases.values():
         if case.operation_id is not None and case.recovery_owner is None:
             found.append(f"case {case.id} is {case.state}/{case.condition} and names nobody who decides")

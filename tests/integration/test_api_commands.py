@@ -37,7 +37,7 @@ class TestOpening:
 
     async def test_twenty_at_once_with_one_business_key_open_one_case(self, office: Office):
         business_key = new_key()
-        answers = await asyncio.gather(*(office.requester.open(business_key=business_key) for _ in range(20)))  # noqa: TID251
+        answers = await asyncio.gather(*(office.requester.open(business_key=business_key) for _ in range(20)))
         assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
 
     @pytest.mark.parametrize("key", ["", " ", "a" * 201, "a\nb", "\t", "a\x7fb", None, 7])
@@ -109,7 +109,7 @@ class TestIdempotency:
     async def test_fifty_at_once_are_one_case_and_one_answer(self, office: Office):
         before = await office.rows()
         business_key, key = new_key(), uuid4().hex
-        answers = await asyncio.gather(*(office.requester.open(business_key, key=key) for _ in range(50)))  # noqa: TID251
+        answers = await asyncio.gather(*(office.requester.open(business_key, key=key) for _ in range(50)))
         assert {answer.status_code for answer in answers} == {201}
         assert len({answer.text for answer in answers}) == 1
         after = await office.rows()
@@ -197,7 +197,7 @@ class TestTwoAtOnce:
         reviewers = [office.person(f"reviewer-{number % 10}", "vendor_reviewer") for number in range(50)]
         moves = [("approve", None), ("reject", GROUNDS)] * 25
         dice.shuffle(moves)
-        answers = await asyncio.gather(  # noqa: TID251
+        answers = await asyncio.gather(
             *(person.take(case, *move) for person, move in zip(reviewers, moves, strict=True))
         )
         won = [answer for answer in answers if answer.is_success]
@@ -211,7 +211,7 @@ class TestTwoAtOnce:
     async def test_with_if_match_the_second_is_told_that_it_is_stale(self, office: Office):
         case = await office.in_review()
         tag = f'"{case["version"]}"'
-        answers = await asyncio.gather(  # noqa: TID251
+        answers = await asyncio.gather(
             office.reviewer.take(case, "approve", If_Match=tag),
             office.person("reviewer-2", "vendor_reviewer").take(case, "reject", GROUNDS, If_Match=tag),
         )

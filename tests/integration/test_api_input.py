@@ -145,6 +145,8 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("path", "status", "code"),
         [
+            ("/v1", 404, "not_found"),
+            ("/v1/", 404, "not_found"),
             ("/v1/nothing", 404, "not_found"),
             ("/nothing", 404, "not_found"),
             ("/v1/cases/", 404, "not_found"),

@@ -22,7 +22,7 @@ CREATE TRIGGER timeline_is_not_truncated BEFORE TRUNCATE ON timeline_entries
 
 CREATE FUNCTION announce_case() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM pg_notify('caseward_case', NEW.id::text);
+  PERFORM pg_notify('caseward_case', concat_ws(' ', NEW.id, NEW.condition, NEW.operation_id));
   RETURN NULL;
 END $$;
 CREATE TRIGGER announce_case AFTER INSERT OR UPDATE ON cases FOR EACH ROW EXECUTE FUNCTION announce_case();

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from activities.vendor_onboarding import VendorOnboardingSteps
+from api.logs import set_up_logs
 from caseward import failpoints
 from caseward.activity import EffectRunner, engine_activities, step_activities
 from caseward.cases.commands import note_parked
@@ -121,8 +121,7 @@ def main() -> int:
     settings = Settings.read()
     gc.freeze()  # what was imported stays anyhow
     gc.set_threshold(20_000, 20, 20)  # transactions make garbage by the thousand, and hardly any of it in cycles
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # a line for every call would drown the rest
+    set_up_logs()
     if settings.env == "test" and settings.failpoint:
         failpoints.arm(settings.failpoint)
     try:

@@ -453,7 +453,11 @@ async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: Deadl
     case = work.case
     state = work.process.state(case.state)
     due = case.deadline_at is not None and work.now + EARLY >= case.deadline_at
-    if case.visit != call.visit or work.operation is not None or not due or state.deadline is None:
+    if case.visit != call.visit or work.operation is not None or not due:
+        return work.news()
+    if state.deadline is None:  # no longer declared
+        case.deadline_at = None
+        work.touch()
         return work.news()
     work.entry("deadline.passed", state=state.title)
     match state.deadline.then:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, cast
 from uuid import UUID
 
 from caseward.db.tables import Case, Entry
@@ -63,10 +64,26 @@ def chained(previous: bytes, entry: Entry) -> bytes:
         "operation_id": None if entry.operation_id is None else str(entry.operation_id),
         "effect_key": entry.effect_key,
         "traceparent": entry.traceparent,
-        "data": entry.data,
+        "data": _as_read(entry.data),
     }
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(previous + canonical.encode()).digest()
+
+
+def _as_read(value: Any) -> Any:
+    """JSON as Postgres will give it back: it keeps numbers as decimals, so that 1e+16 returns as an integer."""
+    match value:
+        case dict():
+            members = cast("dict[str, Any]", value)
+            return {name: _as_read(member) for name, member in members.items()}
+        case list() | tuple():
+            return [_as_read(member) for member in cast("list[Any]", value)]
+        case float() if value == 0:
+            return 0.0  # without a sign
+        case float() if "e+" in repr(value):
+            return int(Decimal(repr(value)))
+        case _:
+            return value
 
 
 def first_break(entries: list[Entry], head: bytes) -> int | None:

@@ -397,13 +397,13 @@ class Handle:
 
     # the worker's side
 
-    async def call(self, address: str, *, settle_only: bool = False) -> StepCall:
+    async def call(self, address: str, *, settle_only: bool = False, effect_key: str | None = None) -> StepCall:
         """The call that the workflow would make now for this step, or for its compensation (`{step}:undo`)."""
         case = await self.row()
         operation = await self.operation()
         name, _, suffix = address.partition(":")
         owed = [key for key in operation.offsets if key.split(":")[1] == name]
-        key = owed[0] if owed else f"{operation.id}:{name}"
+        key = effect_key or (owed[0] if owed else f"{operation.id}:{name}")
         return StepCall(
             *(case.process, str(case.id), str(operation.id), case.fence, name),
             effect_key=f"{key}:undo" if suffix else key,
@@ -411,9 +411,16 @@ class Handle:
             settle_only=settle_only,
         )
 
-    async def run(self, address: str, *, call: StepCall | None = None, settle_only: bool = False) -> StepAnswer:
+    async def run(
+        self,
+        address: str,
+        *,
+        call: StepCall | None = None,
+        settle_only: bool = False,
+        effect_key: str | None = None,
+    ) -> StepAnswer:
         """One run of the step's activity."""
-        call = call or await self.call(address, settle_only=settle_only)
+        call = call or await self.call(address, settle_only=settle_only, effect_key=effect_key)
         return await self.desk.runner.run(self.desk.process, self.body(call.step, call.direction), call)
 
     def body(self, name: str, direction: str) -> Callable[..., Awaitable[Any]]:
@@ -480,18 +487,18 @@ class Handle:
 
     async def work(self, to_state: str | None = None) -> str:
         """Play the workflow until the operation is over or somebody has to help; says how it ended."""
-        while True:
+        for _ in range(10):
             operation = await self.operation()
             async with self.desk.database.transaction() as session:
                 loaded = await operations.load(session, self.desk.catalogue, self.id)
             for offset in loaded.order.offsets if loaded.order else []:
                 if not offset.settled:
-                    answer = await self.run(offset.step, settle_only=True)
+                    answer = await self.run(offset.step, settle_only=True, effect_key=offset.effect_key)
                     if answer.state != "settled":
                         return answer.state
                     if not answer.happened:
                         continue
-                answer = await self.run(f"{offset.step}:undo")
+                answer = await self.run(f"{offset.step}:undo", effect_key=offset.effect_key)
                 if answer.state != "settled":
                     return answer.state
             declared = self.desk.process.transition(operation.name) if operation.kind == "transition" else None
@@ -502,6 +509,7 @@ class Handle:
             finished = await self.finish(to_state or (declared.targets[0] if declared else None))
             if finished.state != "offsets":
                 return finished.state
+        return "endless"
 
     async def time_passes(self, by: timedelta) -> None:
         """Whatever the case waits for comes nearer by this much."""

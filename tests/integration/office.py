@@ -1,6 +1,7 @@
 """The API in this process, served over real HTTP on a real Postgres; people who speak to it; and a stand-in worker."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,12 +15,14 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.tokens import Verifier
-from caseward.cases import effects, operations
+from caseward.activity import Call, EffectRunner
+from caseward.cases import operations
 from caseward.db.session import Database
 from caseward.db.tables import Base, Message, Operation
+from caseward.errors import PartnerFailed
 from caseward.messages import FinishCall, StepCall
-from caseward.partner import Offer
-from caseward.process import Catalogue
+from caseward.partner import Sending, offers
+from caseward.process import Catalogue, Step
 from cli.tokens import sign_token
 from dev.stack import Stack
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
@@ -29,12 +32,37 @@ from tests.integration.parcel_return import PARCEL_RETURN
 Json = dict[str, Any]
 VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
 CATALOGUE = Catalogue([VENDOR_ONBOARDING, PARCEL_RETURN])
-OFFER = Offer(call="x", deadline=timedelta(seconds=5), idempotent=True, probe=True, settling=timedelta(0))
 numbers = count(1)
 
 
 def new_key() -> str:
     return f"V-{next(numbers)}-{uuid4().hex[:8]}"
+
+
+class Partner:
+    """Does what it is asked, or refuses for good."""
+
+    name = "partner"
+
+    def __init__(self, *, refuses: bool) -> None:
+        self.refuses = refuses
+
+    @offers("act", deadline=timedelta(seconds=5), idempotent=True)
+    async def act(self, sending: Sending) -> str:
+        if self.refuses:
+            raise PartnerFailed("rejected", "closed", "Closed")
+        return sending.key
+
+    async def probe(self, sending: Sending, call: str) -> None: ...
+
+    def serve(self, step: Step[Any]) -> Callable[[Call[Any]], Awaitable[Any]]:
+        """An activity for the step; what exactly it results in is no matter here."""
+
+        async def activity(call: Call[Any]) -> Any:
+            await call.send(self.act)
+            return step.result.model_construct()
+
+        return activity
 
 
 class Person:
@@ -128,26 +156,19 @@ class Office:
             row = await session.get_one(Operation, UUID(operation["operation_id"]))
         transition = CATALOGUE[row.process].transition(row.name)
         assert transition is not None
+        runner = EffectRunner(self.database, CATALOGUE)
         for step in transition.steps:
             call = StepCall(row.process, str(row.case_id), str(row.id), row.fence, step.name, f"{row.id}:{step.name}")
-            async with self.database.transaction() as session:
-                opened = await effects.open_step(session, CATALOGUE, call)
-                assert isinstance(opened, effects.OpenStep)
-                reserved = effects.reserve(opened, call, OFFER, step.partner, {})
-                assert isinstance(reserved, effects.Reservation)
-            fails = step.name == rejected_at
-            refused = effects.Settlement(outcome="failed", error_class="rejected", code="closed", message="Closed")
-            done = refused if fails else effects.Settlement(outcome="succeeded", result={})
-            async with self.database.transaction() as session:
-                await effects.settle(
-                    session, CATALOGUE, call, attempt_number=reserved.attempt, offer=OFFER, settlement=done
-                )
-            if fails:
+            partner = Partner(refuses=step.name == rejected_at)
+            answer = await runner.run(CATALOGUE[row.process], partner.serve(step), call)
+            if partner.refuses:
+                assert answer.state == "blocked", answer
                 return
+            assert answer.state == "settled", answer
         call = FinishCall(row.process, str(row.case_id), str(row.id), row.fence, to_state)
         async with self.database.transaction() as session:
-            answer = await operations.finish(session, CATALOGUE, call)
-        assert answer.state == "finished", answer
+            finished = await operations.finish(session, CATALOGUE, call)
+        assert finished.state == "finished", finished
 
     async def rows(self) -> dict[str, int]:
         """How many rows each table has, and the sum of all versions: what a refusal must not change."""

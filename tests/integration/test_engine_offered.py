@@ -1,0 +1,320 @@
+"""Offered ⇔ accepted (G7), and a version for every change, for cases in situations that chance brings about.
+
+Hypothesis plays a day on a case: people act, workers begin attempts and are killed, partners answer or don't, time
+passes. Then everybody tries everything that the case document offers and does not offer. A failure is printed as the
+shortest day that shows it, with the blob to repeat it.
+"""
+
+import dataclasses
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from caseward.cases.commands import request_override, request_transition
+from caseward.cases.effects import LeaseHeld
+from caseward.documents import ActionDocument, CaseDocument
+from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, InputInvalid
+from caseward.overrides import OVERRIDES
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Process, Step, Transition
+from caseward.situation import Actor
+from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
+from tests.integration.engine import (
+    AT_ONCE,
+    OUTCOMES,
+    SENIOR,
+    Begun,
+    Desk,
+    Handle,
+    envelope,
+    parcels,
+    person,
+    step,
+)
+
+VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
+
+# Every kind of step that can be declared, in one business.
+EVERY_KIND = parcels(
+    step("book", owner="logistics"),
+    step("label", partner="askable", exhausted="undo", retry=AT_ONCE),
+    step("pay", partner="stubborn", skip_roles=frozenset({"senior_operator"})),
+    step("mail", partner="stubborn", undo=NONE_NEEDED, exhausted="proceed"),
+    step("seal", partner="both", undo=IMPOSSIBLE, skip_roles=frozenset()),
+    name="every_kind",
+)
+# The same, with work that begins with the opening and a transition that supersedes with work of its own.
+OPENED_BY_WORK = parcels(
+    *EVERY_KIND.transitions[1].steps,
+    name="opened_by_work",
+    transitions=(
+        Transition(
+            "open",
+            "Pack",
+            to="draft",
+            pending="shipping",
+            undone="cancelled",
+            steps=(step("weigh"),),
+            roles=frozenset({"clerk"}),
+        ),
+        *(
+            dataclasses.replace(t, steps=(step("recall", partner="askable"),)) if t.name == "cancel" else t
+            for t in EVERY_KIND.transitions[1:]
+        ),
+    ),
+)
+PROCESSES = (VENDOR_ONBOARDING, EVERY_KIND, OPENED_BY_WORK)
+
+
+class Day:
+    """What happens on a case, one random event after another."""
+
+    def __init__(self, desk: Desk, data: st.DataObject) -> None:
+        self.desk, self.data = desk, data
+        self.begun: list[Begun] = []
+        roles = [role.name for role in desk.process.roles]
+        self.people = [person(*roles, name=f"anybody-{n}") for n in range(3)]
+
+    async def play(self, events: int) -> Handle:
+        self.case = await self.desk.open(self.people[0])
+        fingerprint = await self.fingerprint()
+        for _ in range(events):
+            event = self.data.draw(st.sampled_from(EVENTS))
+            try:
+                await event(self)
+            except (CommandRefused, LeaseHeld):
+                pass
+            before, fingerprint = fingerprint, await self.fingerprint()
+            assert fingerprint[0] > before[0] or fingerprint == before, "a change without a new version"
+            await self.sound()
+        return self.case
+
+    async def fingerprint(self) -> tuple[int, Any]:
+        """The version, and all that it stands for: state, condition, and what anybody may do."""
+        everybody = person(*ROLES(self.desk.process), name="somebody else")
+        document = await self.case.document(everybody)
+        actions = [(a.name, a.step, a.item, a.allowed, [r.code for r in a.reasons]) for a in document.actions]
+        involved = [(await self.case.document(one)).actions for one in self.people]
+        allowed = [[(a.name, a.step, a.allowed) for a in mine] for mine in involved]
+        return document.version, (document.state, document.condition, document.condition_info, actions, allowed)
+
+    async def sound(self) -> None:
+        """What holds at every moment."""
+        document, row = await self.case.document(), await self.case.row()
+        info = document.condition_info
+        assert (row.condition, row.condition_since, row.recovery_owner, row.waiting_on) == (
+            document.condition,
+            info.since,
+            info.recovery_owner,
+            info.waiting_on,
+        ), "the list of cases shows the same as the case"
+        if document.operation is not None:  # G5
+            assert info.recovery_owner
+            for each in document.operation.steps:
+                assert each.recovery_owner
+                assert each.since or each.state == "pending"
+        assert document.condition != "done" or document.operation is None
+        assert await self.case.chain_break() is None
+
+    # events
+
+    def somebody(self) -> Actor:
+        return self.data.draw(st.sampled_from(self.people))
+
+    async def somebody_takes_a_transition(self) -> None:
+        document = await self.case.document(self.somebody())
+        names = [a.name for a in document.actions if a.kind == "transition" and a.allowed]
+        if names:
+            name = self.data.draw(st.sampled_from(names))
+            await self.case.take(name, self.somebody(), **example(self.desk.process.transition(name).input))
+
+    async def somebody_helps(self) -> None:
+        document = await self.case.document(SENIOR)
+        offered = [action for action in document.actions if action.kind == "override" and action.allowed]
+        helpful = [action for action in offered if action.step] or offered
+        if helpful:
+            action = self.data.draw(st.sampled_from(helpful))
+            await self.case.override(action.name, SENIOR, **override_input(self.desk.process, document, action))
+
+    async def somebody_takes_over(self) -> None:
+        await self.case.override(self.data.draw(st.sampled_from(("undo", "undo", "force_cancel"))), SENIOR)
+
+    async def addresses(self) -> list[tuple[str, bool]]:
+        """What the workflow might do next: a step, finding out, a compensation."""
+        if (await self.case.row()).operation_id is None:
+            return []
+        operation = await self.case.operation()
+        declared = self.desk.process.transition(operation.name) if operation.kind == "transition" else None
+        owed = [key.split(":")[1] for key in operation.offsets]
+        effects = await self.case.effects()
+        offsets = [(name, True) if effects[name].state != "settled" else (f"{name}:undo", False) for name in owed]
+        return [(each.name, False) for each in (declared.steps if declared else ()) if each.name not in owed] + offsets
+
+    async def a_worker_begins(self) -> Begun | None:
+        choices = await self.addresses()
+        if choices:
+            address, settle_only = self.data.draw(st.sampled_from(choices))
+            begun = await self.case.begin(address, settle_only=settle_only)
+            if isinstance(begun, Begun):
+                self.begun.append(begun)
+                return begun
+        return None
+
+    async def a_worker_ends(self) -> None:
+        if self.begun:
+            begun = self.begun.pop(self.data.draw(st.integers(0, len(self.begun) - 1)))
+            name = self.data.draw(st.sampled_from(("succeeded", *OUTCOMES)))
+            outcome = OUTCOMES[name]
+            if name == "succeeded":
+                outcome = dataclasses.replace(outcome, result=result_of(self.desk.process.steps[begun.call.step]))
+            await begun.settle(outcome)
+
+    async def a_worker_does_a_step(self) -> None:
+        if await self.a_worker_begins():
+            await self.a_worker_ends()
+
+    async def the_story_goes_on(self) -> None:
+        """As in life: the first step that is not settled, and mostly it succeeds."""
+        for address, settle_only in await self.addresses():
+            effect = (await self.case.effects()).get(address)
+            if effect is None or effect.state != "settled":
+                begun = await self.case.begin(address, settle_only=settle_only)
+                if isinstance(begun, Begun):
+                    result = result_of(self.desk.process.steps[begun.call.step])
+                    await begun.settle(dataclasses.replace(OUTCOMES["succeeded"], result=result))
+                return
+
+    async def the_story_ends(self) -> None:
+        if (await self.case.row()).operation_id is not None:
+            operation = await self.case.operation()
+            declared = self.desk.process.transition(operation.name)
+            targets = declared.targets if declared and operation.kind == "transition" else (None,)
+            await self.case.finish(self.data.draw(st.sampled_from(targets)))
+
+    async def the_story_fails(self) -> None:
+        if (await self.case.row()).operation_id is not None:
+            await self.case.block_story()
+
+    async def time_passes(self) -> None:
+        await self.case.time_passes(self.data.draw(st.sampled_from((timedelta(seconds=3), timedelta(days=40)))))
+
+    async def a_deadline_passes(self) -> None:
+        await self.case.pass_deadline()
+
+
+EVENTS = (
+    Day.somebody_takes_a_transition,
+    Day.somebody_takes_a_transition,
+    Day.somebody_helps,
+    Day.somebody_helps,
+    Day.somebody_takes_over,
+    Day.a_worker_begins,
+    Day.a_worker_ends,
+    Day.a_worker_does_a_step,
+    Day.a_worker_does_a_step,
+    Day.the_story_goes_on,
+    Day.the_story_goes_on,
+    Day.the_story_goes_on,
+    Day.the_story_ends,
+    Day.the_story_ends,
+    Day.the_story_fails,
+    Day.time_passes,
+    Day.a_deadline_passes,
+)
+
+
+def ROLES(process: Process) -> tuple[str, ...]:  # noqa: N802 - reads as the table it is
+    return ("operator", "senior_operator", "auditor", *(role.name for role in process.roles))
+
+
+def example(model: type[BaseModel]) -> dict[str, Any]:
+    examples = (model.model_config.get("json_schema_extra") or {}).get("examples", [{}])  # type: ignore[union-attr]
+    return examples[0]
+
+
+def result_of(declared: Step[Any]) -> dict[str, Any]:
+    """A result that fits the step's type."""
+    fitting = {"string": "R1", "boolean": True, "integer": 1}
+    fields = declared.result.model_json_schema().get("properties", {})
+    required = declared.result.model_json_schema().get("required", [])
+    return {name: fitting[fields[name]["type"]] for name in required}
+
+
+def override_input(process: Process, document: CaseDocument, action: ActionDocument) -> dict[str, Any]:
+    """What somebody would fill in who read the document."""
+    given: dict[str, Any] = {"reason": "Agreed by phone"}
+    if OVERRIDES[action.name].per_step:
+        given |= {"step": action.step, "item": action.item}
+    if action.step is not None and document.operation is not None:
+        shown = next(each for each in document.operation.steps if each.name == action.step and each.state != "pending")
+        if action.name in {"retry", "skip"} and shown.outcome == "unknown":
+            given["happened"] = False
+        if action.name == "mark_done" and shown.direction == "do":
+            given["result"] = result_of(process.steps[action.step])
+    return given
+
+
+async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: ActionDocument) -> None:
+    """Post the action with fitting input at the document's version; roll back what was accepted."""
+    process = case.desk.process
+    async with case.desk.database.sessions() as session, session.begin() as transaction:
+        if action.kind == "transition":
+            declared = process.transition(action.name)
+            await request_transition(
+                session,
+                case.desk.catalogue,
+                process=process.name,
+                case_id=case.id,
+                transition=action.name,
+                input=declared.input.model_validate(example(declared.input)),
+                reason=None,
+                envelope=envelope(actor, if_match=[document.version]),
+            )
+        else:
+            model = OVERRIDES[action.name].input
+            await request_override(
+                session,
+                case.desk.catalogue,
+                case_id=case.id,
+                override=action.name,
+                input=model.model_validate(override_input(process, document, action)),
+                envelope=envelope(actor, if_match=[document.version]),
+            )
+        await transaction.rollback()
+
+
+async def check_offers(case: Handle, actor: Actor) -> int:
+    """Everything in the document is accepted where it says so, and refused for the very reasons it gives."""
+    document = await case.document(actor)
+    for action in document.actions:
+        what = f"{action.name} {action.step or ''} by {sorted(actor.roles)} in {document.state}, {document.condition}"
+        try:
+            await attempt(case, actor, document, action)
+        except ActionNotAllowed as refused:
+            assert not action.allowed, f"offered and refused: {what}: {refused}"
+            said = [(reason.code, reason.message) for reason in action.reasons]
+            assert [(reason.code, reason.message) for reason in refused.reasons] == said, what
+        except (InputInvalid, BusinessKeyTaken) as refused:
+            pytest.fail(f"offered and refused: {what}: {refused} {refused.members}")
+        else:
+            assert action.allowed, f"accepted though not offered: {what}: {action.reasons}"
+    return len(document.actions)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=40, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), database=None
+)
+async def test_whatever_is_offered_is_accepted_and_nothing_else(database, data):
+    process = data.draw(st.sampled_from(PROCESSES))
+    desk = Desk(database, process, subject=lambda: VENDOR) if process is VENDOR_ONBOARDING else Desk(database, process)
+    day = Day(desk, data)
+    case = await day.play(events=data.draw(st.integers(0, 14)))
+    before = await case.dump()
+    role = data.draw(st.sampled_from(ROLES(process)))
+    for actor in (person(role), person(*ROLES(process)), data.draw(st.sampled_from(day.people))):
+        await check_offers(case, actor)
+    assert await case.dump() == before, "a refusal changes nothing"

@@ -1,0 +1,95 @@
+"""Documents against the code: what they name exists, what they leave out is found, what they show runs."""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from caseward import failpoints
+from caseward.activity import EffectRunner, step_activities
+from caseward.process import Catalogue, faults
+from caseward.workflow.stories import story_faults
+from settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = (README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+def first_cells(page: Path) -> list[str]:
+    """The first cell of every table row, without its backticks."""
+    return re.findall(r"^\| `([^`]+)` \|", page.read_text(), re.MULTILINE)
+
+
+def test_every_failpoint_has_its_row():
+    named = first_cells(ROOT / "docs" / "reliability.md")
+    assert sorted(named) == sorted(failpoints.NAMES)
+
+
+def test_every_failpoint_is_somewhere_in_the_code():
+    code = "".join(path.read_text() for folder in ("caseward", "api") for path in (ROOT / folder).rglob("*.py"))
+    assert set(re.findall(r'failpoint\("([^"]+)"\)', code)) == failpoints.NAMES
+
+
+def test_every_setting_has_its_row():
+    named = [name for name in first_cells(README) if name.startswith("CASEWARD_")]
+    assert sorted(named) == sorted(f"CASEWARD_{name.upper()}" for name in Settings.model_fields)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", FENCED.sub("", page.read_text()))
+    relative = [link.partition("#")[0] for link in links if "://" not in link and not link.startswith("#")]
+    assert [link for link in relative if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_named_somewhere_exists(page):
+    named = re.findall(r"`((?:tests/)[\w/.]+\.py)(?:::| |`)", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.fixture
+def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Imports a module of the example in docs/adding-a-process.md as if its file stood where it says."""
+    text = (ROOT / "docs" / "adding-a-process.md").read_text()
+    blocks = re.findall(r"^```python\n# (\w+)/(\w+)\.py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [package for package, _, _ in blocks] == ["processes", "workflows", "activities", "partners"]
+    before = set(sys.modules)
+    for package, name, code in blocks:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / f"{name}.py").write_text(code)
+        loaded = importlib.import_module(package)
+        monkeypatch.setattr(loaded, "__path__", [*loaded.__path__, str(tmp_path / package)])
+    yield importlib.import_module
+    for package, name, _ in blocks:
+        if f"{package}.{name}" not in before:
+            sys.modules.pop(f"{package}.{name}", None)
+
+
+def test_the_example_process_is_sound(example):
+    process = example("processes.expense_claim").EXPENSE_CLAIM
+    assert faults(process) == []
+    assert process.subject.model_validate(process.subject.model_config["json_schema_extra"]["examples"][0])
+
+
+def test_the_example_tells_every_story(example):
+    process = example("processes.expense_claim").EXPENSE_CLAIM
+    stories = example("workflows.expense_claim").ExpenseClaim
+    assert list(story_faults({process.name: process}, [stories])) == []
+
+
+async def test_the_example_has_every_activity(example):
+    process = example("processes.expense_claim").EXPENSE_CLAIM
+    payroll = example("partners.payroll").Payroll("http://payroll.example")
+    mail = importlib.import_module("partners.mail").Mail("http://mail.example")
+    steps = example("activities.expense_claim").ExpenseClaimSteps(SimpleNamespace(payroll=payroll, mail=mail))
+    runner = EffectRunner(SimpleNamespace(), Catalogue([process]))
+    made = step_activities(process, steps, runner)
+    assert len(made) == len(process.steps) + sum(step.compensable for step in process.steps.values())
+    await payroll.aclose()
+    await mail.aclose()

@@ -7,9 +7,6 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# Not a setting: a worker that listens on another queue than the dispatcher sends to is silence, not an error.
-TASK_QUEUE = "caseward"
-
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

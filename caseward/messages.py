@@ -6,7 +6,7 @@ New fields get defaults, so that a worker of either version can read the other's
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-TASK_QUEUE = "caseward"
+TASK_QUEUE = "caseward"  # no setting: a worker that listens elsewhere than the dispatcher sends is silence
 PERFORM, OVERRIDE = "perform", "override"
 LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK = (
     "caseward.load",

@@ -96,7 +96,6 @@ async def accept_transition(
 ) -> Operation:
     """Accept a transition that the policy allowed; `subject` is its own revision, if it makes one."""
     case, voided = work.case, work.operation
-    resting = voided.from_state if voided is not None else case.state
     operation = new_operation(
         request,
         case_id=case.id,
@@ -105,7 +104,7 @@ async def accept_transition(
         name=transition.name,
         case_state=case.state,
         at=work.now,
-        from_state=resting,
+        from_state=_resting(work, voided),
         subject_revision=case.subject_revision,
     )
     if subject is not None:
@@ -116,6 +115,13 @@ async def accept_transition(
     await _take_over(work, operation, voided=voided, offsets=offsets)
     await _begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
     return operation
+
+
+def _resting(work: LockedCase, voided: Operation | None) -> str | None:
+    """The last state at rest, where an undo leads back to; before an opening there was none but the one it names."""
+    if voided is None:
+        return work.case.state
+    return voided.from_state or work.process.opening.undone
 
 
 async def accept_undo(work: LockedCase, target: Operation, request: Request) -> Operation:
@@ -151,7 +157,7 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         name="force_cancel",
         case_state=work.case.state,
         at=work.now,
-        from_state=voided.from_state if voided else work.case.state,
+        from_state=_resting(work, voided),
         subject_revision=work.case.subject_revision,
     )
     offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]

@@ -24,9 +24,15 @@ def summary(process: Process, call: StepCall) -> str:
 
 
 def attributes(status: dict[str, Any]) -> tuple[str, str, str | None]:
-    """State, condition and recovery owner, for search."""
+    """State, condition and recovery owner, for search.
+
+    What its workflow knows to be accepted it is about to begin, so `queued` is `running` here, and while all goes well
+    nobody has to decide. That leaves one change of the index at an operation's begin and one at its end.
+    """
     if not status:
         return "", "", None
+    if status["condition"] in {"queued", "running"}:
+        return status["state"], "running", None
     return status["state"], status["condition"], status["condition_info"]["recovery_owner"]
 
 

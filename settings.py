@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
 
     api_host: str = Field(default="127.0.0.1", description="The address the API listens at; `0.0.0.0` in a container")
-    api_port: Port = Field(default=8000, description="The API and the console")
+    api_port: Port = Field(default=8000, description="The API")
     temporal_port: Port = Field(default=7233, description="The embedded Temporal server")
     temporal_ui_port: Port = Field(default=8233, description="Its Web UI")
     sandbox_port: Port = Field(default=8100, description="The partner sandbox")

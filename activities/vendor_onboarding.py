@@ -39,12 +39,13 @@ class VendorOnboardingSteps:
 
     @effect(CHECK_TAX_ID)
     async def check_tax_id(self, call: Call[Vendor]) -> TaxIdCheck:
-        """Whether the registry knows the tax id, and under which name."""
+        """Whether the registry knows the tax id, and under this name."""
         vendor = call.subject
         found = await call.send(
             self.registry.check_tax_id, country=vendor.country, tax_id=vendor.tax_id, legal_name=vendor.legal_name
         )
-        return TaxIdCheck(registered=found.registered, registered_name=found.registered_name)
+        matches = (found.registered_name or "").casefold() == vendor.legal_name.casefold()
+        return TaxIdCheck(registered=found.registered, name_matches=matches)
 
     @effect(SCREEN_SANCTIONS)
     async def screen_sanctions(self, call: Call[Vendor]) -> Screening:

@@ -190,7 +190,7 @@ class EffectRunner:
             found = await gateway.probe(sending, offer.call) if probing else None
             if found is not None:
                 answer = TypeAdapter(get_type_hints(asked.method)["return"]).validate_python(found)
-            elif probing and not reservation.not_found_counts and not offer.idempotent:
+            elif probing and not reservation.not_found_counts and not (offer.idempotent and reservation.may_send):
                 message = "The partner knows nothing of it yet; the request may still be on its way."
                 return Settlement(outcome="unknown", code=effects.NOT_FOUND_YET, message=message, sent=False)
             elif not reservation.may_send:

@@ -55,14 +55,6 @@ class StateInfo(Document):
     deadline_at: datetime | None
 
 
-class ErrorDocument(Document):
-    """What a partner (or our own code) said."""
-
-    error_class: str | None = None
-    code: str
-    message: str
-
-
 class ConditionInfo(Document):
     """What is happening, why, and who decides."""
 

@@ -244,7 +244,9 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
 
 
 def _blocked_sentence(effect: EffectView, partner: str, title: str) -> str:
-    cause = _BLOCKED.get(effect.cause or "", "{partner} could not do it").format(partner=partner)
+    # Whatever the last attempt was refused for, what matters is that an earlier one may have done it.
+    shown = "unknown" if effect.outcome == "unknown" else effect.cause
+    cause = _BLOCKED.get(shown or "", "{partner} could not do it").format(partner=partner)
     owner = effect.recovery_owner.replace("_", " ").capitalize()
     return f"{cause[0].upper()}{cause[1:]}: {title}. {owner} decides."
 

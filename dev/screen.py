@@ -5,6 +5,8 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from dev.stack import Stack
 
 _LOOK_EVERY = timedelta(seconds=0.5)
@@ -23,7 +25,7 @@ def show_addresses(stack: Stack) -> None:
         "api": [("API", f"http://127.0.0.1:{settings.api_port}/openapi.json")],
         "sandbox": [("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger")],
         "temporal": [("Temporal", f"{stack.temporal_address}, Web UI http://127.0.0.1:{settings.temporal_ui_port}")],
-        "postgres": [("Postgres", stack.database_url.replace("+psycopg", "", 1))],
+        "postgres": [("Postgres", make_url(stack.database_url).set(drivername="postgresql").render_as_string())],
     }
     for name, lines in rows.items():
         if name in stack.children:

@@ -12,8 +12,7 @@ SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwne
 
 # The server has one history shard, and a shard polls its queues 20 times a second: 50 ms for every hop of a workflow.
 _DYNAMIC_CONFIG = ("history.transferProcessorMaxPollRPS=1000", "history.timerProcessorMaxPollRPS=1000")
-# SQLite's defaults halve the throughput. WAL with NORMAL survives our crash; the machine's may cost the last moments,
-# which the reconciler makes good from Postgres.
+# SQLite's defaults halve the throughput. WAL with NORMAL survives our crash; the machine's may cost the last moments.
 _PRAGMAS = ("journal_mode=WAL", "synchronous=NORMAL")
 
 

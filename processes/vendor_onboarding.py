@@ -117,7 +117,7 @@ class TaxIdCheck(Strict):
     """What the registry says of the tax id."""
 
     registered: bool
-    registered_name: str | None = None
+    name_matches: bool
 
 
 class Screening(Strict):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from caseward.cases.commands import Envelope, field_errors, refuse, request_override
 from caseward.db.session import Database
-from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid, Reason
+from caseward.errors import ActionNotAllowed, CaseNotFound, CommandRefused, InputInvalid, Reason
 from caseward.messages import AdmitAnswer, AdmitCall
 from caseward.overrides import OVERRIDES
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
@@ -38,6 +38,8 @@ async def admit_override(
         return AdmitAnswer(accepted=True, operation_id=str(accepted.operation_id))
     except ValidationError as fault:
         refusal: CommandRefused = InputInvalid("The input is wrong.", errors=field_errors(fault))
+    except CaseNotFound as fault:  # no timeline to write the refusal to
+        return AdmitAnswer(accepted=False, problem={"code": fault.code, "detail": fault.detail})
     except CommandRefused as fault:
         refusal = fault
     message = refusal.detail

@@ -165,7 +165,7 @@ async def _lapse(work: LockedCase, effect: Effect) -> None:
     attempt = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
     if attempt.lease_until > work.now:
         raise LeaseHeld(attempt.lease_until - work.now)
-    error = {"error_class": None, "code": "lease_lapsed", "message": "The worker went away in the middle."}
+    error = {"class": None, "code": "lease_lapsed", "message": "The worker went away in the middle."}
     attempt.outcome, attempt.error, attempt.ended_at = "unknown", error, attempt.lease_until
     effect.state, effect.since, effect.next_attempt_at = "retrying", work.now, work.now
     effect.outcome = effect.outcome if effect.outcome == "acknowledged" else "unknown"
@@ -184,7 +184,8 @@ async def reserve(
         effect.request = request
     elif effect.request != request:
         return await _block_answer(work, effect, cause="invalid", owner=ENGINEERING)
-    asking = effect.outcome in {"unknown", "acknowledged"} and effect.ruled_out_by is None
+    ruled_out = effect.ruled_out_by is not None
+    asking = effect.outcome in {"unknown", "acknowledged"} and not (ruled_out and not offer.probe)
     again = not asking or (offer.idempotent and effect.outcome != "acknowledged")
     ask_first = asking and offer.probe
     if asking and not again and not ask_first:
@@ -220,7 +221,7 @@ async def reserve(
         send_before=opened.opened_at + lease.total_seconds(),
         ask_first=ask_first,
         may_send=again or (effect.outcome == "unknown" and not call.settle_only),
-        not_found_counts=counts,
+        not_found_counts=counts or ruled_out,
         traceparent=opened.operation.traceparent,
     )
 
@@ -410,7 +411,6 @@ async def _not_yet(
         effect.next_attempt_at = work.now + wait
         return
     cause = "exhausted" if transient else settlement.error_class or "exhausted"
-    cause = cause if failed else "unknown"
     await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
 
 
@@ -440,7 +440,7 @@ async def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: 
     _block(work, effect, cause=cause, owner=owner)
     if effect.error is None or cause == "invalid":
         message = "The request has changed since it was first sent." if cause == "invalid" else cause
-        effect.error = {"error_class": "invalid" if cause == "invalid" else None, "code": cause, "message": message}
+        effect.error = {"class": "invalid" if cause == "invalid" else None, "code": cause, "message": message}
     await _finish_retry(work, effect)
     work.touch()
     return _answer(work, effect)
@@ -488,7 +488,7 @@ _ANSWERS: dict[str, Literal["settled", "retrying", "waiting", "blocked"]] = {
 def _error(settlement: Settlement) -> dict[str, Any] | None:
     if settlement.outcome in {"succeeded", "not_needed", "acknowledged"}:
         return None
-    return {"error_class": settlement.error_class, "code": settlement.code, "message": settlement.message}
+    return {"class": settlement.error_class, "code": settlement.code, "message": settlement.message}
 
 
 def _say(work: LockedCase, effect: Effect, entry_type: str, **data: Any) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from caseward.cases.timeline import new_entry
 from caseward.db.tables import Case, Effect, Operation
@@ -276,33 +277,37 @@ def needs_offset(process: Process, effect: Effect) -> bool:
 
 
 # Made once, because making them takes longer than running them.
-_LOCK = (
-    select(Case, func.clock_timestamp()).where(Case.id == bindparam("case_id")).with_for_update(key_share=True, of=Case)
-)
-# Runs after `_LOCK` has the lock: joined to it, it would show the other rows as they were before the wait.
+_before = aliased(Case)
 _IN_HAND = (
-    select(Operation, Effect)
-    .select_from(Case)
+    select(
+        Case,
+        Operation,
+        Effect,
+        func.clock_timestamp(),
+        select(_before.version).where(_before.id == bindparam("case_id")).scalar_subquery(),
+    )
     .outerjoin(Operation, Operation.id == Case.operation_id)
     .outerjoin(Effect, and_(Effect.case_id == Case.id, or_(Effect.standing, Effect.driven_by == Case.operation_id)))
     .where(Case.id == bindparam("case_id"))
 )
+_LOCK = _IN_HAND.with_for_update(key_share=True, of=Case)
 
 
 async def lock_case(
     session: AsyncSession, catalogue: Catalogue, case_id: UUID, *, process: str | None = None
 ) -> LockedCase:
     """Lock the case for this transaction. Raises CaseNotFound, also for another process's case."""
-    found = (await session.execute(_LOCK, {"case_id": case_id})).one_or_none()
-    if found is None or found[0].process not in catalogue or (process is not None and found[0].process != process):
+    wanted = {"case_id": case_id}
+    rows = (await session.execute(_LOCK, wanted)).all()
+    if rows and rows[0][0].version != rows[0][-1]:
+        # We waited for another writer. Postgres then gives the locked row as it is now, but what is joined to it as it
+        # was before; every writer raises the version, so this is how it shows.
+        rows = (await session.execute(_IN_HAND, wanted, execution_options={"populate_existing": True})).all()
+    if not rows or rows[0][0].process not in catalogue or (process is not None and rows[0][0].process != process):
         raise CaseNotFound
-    case, now = found
-    operation: Operation | None = None
-    effects: dict[str, Effect] = {}
-    for in_flight, effect in await session.execute(_IN_HAND, {"case_id": case_id}):
-        operation = in_flight
-        if effect is not None:  # pyright: ignore[reportUnnecessaryComparison] - the outer join's types don't say so
-            effects[effect.key] = effect
+    case, operation, _, now, _ = rows[0]
+    joined: list[Effect | None] = [row[2] for row in rows]
+    effects = {effect.key: effect for effect in joined if effect is not None}
     return LockedCase(
         session=session,
         process=catalogue[case.process],

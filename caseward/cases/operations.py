@@ -426,7 +426,7 @@ def block(work: LockedCase, operation: Operation, *, cause: str, message: str) -
             "cause": cause,
             "since": work.now.isoformat(),
             "recovery_owner": ENGINEERING,
-            "error": {"error_class": None, "code": cause, "message": message},
+            "error": {"class": None, "code": cause, "message": message},
         }
         title = action_title(work, operation)
         work.entry("operation.blocked", operation=operation, action=title, message=message, recovery_owner=ENGINEERING)

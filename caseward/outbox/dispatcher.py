@@ -7,7 +7,6 @@ from datetime import timedelta
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from caseward.db.session import Database
 from caseward.failpoints import failpoint
@@ -51,8 +50,8 @@ class Dispatcher:
             self._wake.clear()
             try:
                 busy = await self.dispatch_due()
-            except DBAPIError as fault:  # our own database is away: nothing was claimed, or the claims will lapse
-                self._log.warning("database_away", error=type(fault.orig).__name__)
+            except Exception as fault:  # noqa: BLE001 - our own database is away: whatever was claimed will lapse
+                self._log.warning("dispatch_failed", error=type(fault).__name__)
                 busy = False
             if not busy:
                 await self._rest()

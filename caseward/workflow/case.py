@@ -60,6 +60,13 @@ class Superseded(Exception):
     """Another operation took the case over; nothing of this story may begin any more."""
 
 
+class StoryMissing(Exception):
+    """This version has no such story."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"this version has no story {name}")
+
+
 def stories_of(process: Process) -> Callable[[type[W]], type[W]]:
     """Make a class of stories the workflow of a process; each story is an async method named as its transition."""
 
@@ -264,20 +271,20 @@ class CaseWorkflow:
             story = getattr(self, order.name, None) if self.process.transition(order.name) else None
             try:
                 if story is None:
-                    message = f"this version has no story {order.name}"
-                    raise NotImplementedError(message)  # noqa: TRY301 - one way to block
+                    raise StoryMissing(order.name)  # noqa: TRY301 - one way to block
                 return await story()
             except (Superseded, asyncio.CancelledError, CancelledError):
                 raise
             except Exception as fault:  # noqa: BLE001 - a story's fault must not fail the workflow task for ever
                 workflow.logger.exception("story failed")
-                cause = "story_missing" if isinstance(fault, NotImplementedError) else "story_failed"
+                cause = "story_missing" if isinstance(fault, StoryMissing) else "story_failed"
                 news = await workflow.execute_activity(
                     messages.BLOCK,
                     BlockCall(
                         *(self._ref.process, self._ref.case_id, order.operation_id, order.fence),
                         cause=cause,
-                        message=f"{type(fault).__name__}: {fault}"[:300],
+                        # The text of other errors may quote people's data, which has no place in a history.
+                        message=str(fault) if isinstance(fault, StoryMissing) else type(fault).__name__,
                     ),
                     result_type=News,
                     start_to_close_timeout=ENGINE_TIMEOUT,

@@ -17,6 +17,10 @@ ENGINEERING = "engineering"  # owns what only code can mend
 OPERATOR, SENIOR_OPERATOR, AUDITOR = "operator", "senior_operator", "auditor"
 ENGINE_ROLES = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
 RESERVED_TRANSITIONS = frozenset({"retry", "skip", "mark_done", "undo", "replay", "pause", "resume", "force_cancel"})
+# What stands behind /v1/ already, where a process has its address.
+RESERVED_PROCESSES = frozenset(
+    {"cases", "operations", "processes", "schemas", "pauses", "bulk", "outbox", "partners", "me"}
+)
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -278,6 +282,8 @@ def _name_faults(process: Process) -> Iterator[str]:
                 yield f"{kind} {name!r}: names are lower case words joined by _"
     if not NAME.fullmatch(process.name):
         yield "a process name is lower case words joined by _"
+    if process.name in RESERVED_PROCESSES:
+        yield "the name stands for the API's own addresses"
     for name in sorted(set(kinds["role"]) & ENGINE_ROLES):
         yield f"role {name} is the engine's own"
     for name in sorted(set(kinds["transition"]) & RESERVED_TRANSITIONS):

@@ -117,7 +117,8 @@ class TaxIdCheck(Strict):
     """What the registry says of the tax id."""
 
     registered: bool
-    name_matches: bool
+    name_matches: bool | None = None
+    """None where nobody compared."""
 
 
 class Screening(Strict):

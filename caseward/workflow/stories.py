@@ -16,6 +16,9 @@ def story_faults(catalogue: Mapping[str, Process], workflows: Iterable[type[Case
             yield f"{name}: no workflow is registered"
             continue
         for transition in process.transitions:
+            if hasattr(CaseWorkflow, transition.name) or transition.name == "run":
+                yield f"{name}: transition {transition.name} has a name that every workflow uses for something else"
+                continue
             told = inspect.iscoroutinefunction(getattr(stories, transition.name, None))
             if transition.steps and not told:
                 yield f"{name}: transition {transition.name} has steps, but {stories.__name__} has no story of it"

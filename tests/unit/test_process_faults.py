@@ -1,0 +1,321 @@
+"""Wrong declarations: each is refused at load with one sentence that says where and what."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from caseward.errors import DeclarationInvalid
+from caseward.process import (
+    IMPOSSIBLE,
+    NONE_NEEDED,
+    Catalogue,
+    Deadline,
+    Escalate,
+    ForceCancel,
+    Nothing,
+    Process,
+    Role,
+    State,
+    Step,
+    Strict,
+    Take,
+    Transition,
+    faults,
+)
+from processes import CATALOGUE
+
+
+class Leave(Strict):
+    days: int = 1
+
+
+class Grounds(Strict):
+    grounds: str
+
+
+CLERK, CHIEF = frozenset({"clerk"}), frozenset({"chief"})
+BOOK = Step("book", "Book it", partner="calendar", result=Nothing, undo="Unbook it")
+STATES = (
+    State("draft", "Draft", "Being written.", waiting_on="clerk"),
+    State("booking", "Booking", "We are booking it."),
+    State("booked", "Booked", "It stands in the calendar."),
+    State("cancelling", "Cancelling", "We are taking it back."),
+    State("cancelled", "Cancelled", "It was withdrawn.", final=True),
+)
+OPEN = Transition("open", "Ask", to="draft", roles=CLERK)
+APPROVE = Transition(
+    "approve", "Approve", source=frozenset({"draft"}), pending="booking", to="booked", roles=CHIEF, steps=(BOOK,)
+)
+CANCEL = Transition(
+    "cancel", "Cancel", source=frozenset({"draft", "booking"}), pending="cancelling", to="cancelled", roles=CLERK
+)
+RETURN = Transition("return", "Return", source=frozenset({"booked"}), to="cancelled", roles=CLERK)
+LEAVE = Process(
+    "leave",
+    "Leave",
+    subject=Leave,
+    headline=lambda leave: f"{leave.days} days",
+    owner="office",
+    teams=frozenset({"office", "it"}),
+    roles=(Role("clerk", "Clerk"), Role("chief", "Chief")),
+    states=STATES,
+    transitions=(OPEN, APPROVE, CANCEL, RETURN),
+    force_cancel=ForceCancel(pending="cancelling", to="cancelled"),
+)
+
+
+def with_state(name: str, /, **changes: Any) -> Process:
+    return replace(LEAVE, states=tuple(replace(s, **changes) if s.name == name else s for s in STATES))
+
+
+def with_transition(name: str, /, **changes: Any) -> Process:
+    return replace(
+        LEAVE, transitions=tuple(replace(t, **changes) if t.name == name else t for t in LEAVE.transitions)
+    )
+
+
+def with_step(**changes: Any) -> Process:
+    return with_transition("approve", steps=(replace(BOOK, **changes),))
+
+
+def with_deadline(then: Any, *, state: str = "draft", after: timedelta = timedelta(days=1)) -> Process:
+    return with_state(state, deadline=Deadline(after=after, then=then))
+
+
+ELSEWHERE = State("elsewhere", "Elsewhere", "Nobody comes here.", waiting_on="clerk")
+
+WRONG: dict[str, tuple[Process, str]] = {
+    # names
+    "process name": (replace(LEAVE, name="Leave!"), "a process name is lower case words joined by _"),
+    "process name of a route": (replace(LEAVE, name="cases"), "the name stands for the API's own addresses"),
+    "state name": (
+        replace(LEAVE, states=(*STATES, replace(ELSEWHERE, name="else where"))),
+        "state 'else where': names are lower case words joined by _",
+    ),
+    "state twice": (replace(LEAVE, states=(*STATES, STATES[0])), "state draft is declared twice"),
+    "transition name": (
+        with_transition("return", name="Return"),
+        "transition 'Return': names are lower case words joined by _",
+    ),
+    "transition twice": (
+        replace(LEAVE, transitions=(*LEAVE.transitions, RETURN)),
+        "transition return is declared twice",
+    ),
+    "role name": (
+        replace(LEAVE, roles=(*LEAVE.roles, Role("the boss", "Boss"))),
+        "role 'the boss': names are lower case words joined by _",
+    ),
+    "role twice": (replace(LEAVE, roles=(*LEAVE.roles, LEAVE.roles[0])), "role clerk is declared twice"),
+    "role of the engine": (
+        replace(LEAVE, roles=(*LEAVE.roles, Role("operator", "Mine"))),
+        "role operator is the engine's own",
+    ),
+    "transition like an override": (with_transition("return", name="undo"), "transition undo has the name of an override"),
+    "unknown source": (
+        with_transition("return", source=frozenset({"booked", "nowhere"})),
+        "transition return names the unknown state nowhere",
+    ),
+    "unknown target": (with_transition("return", to="nowhere"), "transition return names the unknown state nowhere"),
+    "unknown pending": (
+        with_transition("approve", pending="nowhere"),
+        "transition approve names the unknown state nowhere",
+    ),
+    "unknown undone": (
+        with_transition("approve", undone="nowhere"),
+        "transition approve names the unknown state nowhere",
+    ),
+    "unknown force_cancel": (
+        replace(LEAVE, force_cancel=ForceCancel(pending="cancelling", to="nowhere")),
+        "force_cancel names the unknown state nowhere",
+    ),
+    "no opening": (
+        replace(LEAVE, transitions=LEAVE.transitions[1:]),
+        "exactly one transition opens a case (has no source), here: none",
+    ),
+    "two openings": (
+        with_transition("return", source=frozenset()),
+        "exactly one transition opens a case (has no source), here: open, return",
+    ),
+    # transitions
+    "nobody may": (with_transition("return", roles=frozenset()), "transition return: nobody may take it (no roles)"),
+    "unknown role": (with_transition("return", roles=frozenset({"boss"})), "transition return: unknown role boss"),
+    "four eyes": (
+        with_transition("approve", four_eyes=frozenset({"close"})),
+        "transition approve: four_eyes names the unknown transition close",
+    ),
+    "leads nowhere": (with_transition("return", to=()), "transition return: leads nowhere"),
+    "leads to a pending state": (
+        with_transition("return", to="booking"),
+        "transition return: leads to booking, which is a pending state",
+    ),
+    "steps without pending": (
+        with_transition("approve", pending=None),
+        "transition approve: has steps but no pending state to be in while they run",
+    ),
+    "supersedes without pending": (
+        with_transition("cancel", pending=None),
+        "transition cancel: supersedes work, so it needs a pending state to be in while that is offset",
+    ),
+    "pending without work": (
+        with_transition("return", pending="cancelling"),
+        "transition return: has the pending state cancelling but nothing to do in it",
+    ),
+    "undecided": (
+        with_transition("return", to=("cancelled", "draft")),
+        "transition return: has several targets but no step to decide between them",
+    ),
+    "opening with steps": (
+        with_transition("open", pending="booking", steps=(BOOK,)),
+        "transition open: opens the case with steps, so it must say which state an undo leads to",
+    ),
+    "undone pending": (
+        with_transition("approve", undone="cancelling"),
+        "transition approve: an undo would lead to cancelling, which is a pending state",
+    ),
+    "revises from nothing": (
+        with_transition("return", revise=lambda leave, _nothing: leave),
+        "transition return: revises the subject but asks for no input",
+    ),
+    "force_cancel's pending state is a target": (
+        replace(LEAVE, force_cancel=ForceCancel(pending="booked", to="cancelled")),
+        "force_cancel: booked is a target, not a pending state",
+    ),
+    "force_cancel not final": (
+        replace(LEAVE, force_cancel=ForceCancel(pending="cancelling", to="draft")),
+        "force_cancel: draft is not final",
+    ),
+    # steps
+    "owner": (replace(LEAVE, owner="nobody"), "owner nobody is not one of its teams"),
+    "step twice": (with_transition("approve", steps=(BOOK, BOOK)), "transition approve: step book stands twice"),
+    "two steps of one name": (
+        with_transition("cancel", steps=(replace(BOOK, title="Another"),)),
+        "step book: two different steps have this name",
+    ),
+    "step name": (with_step(name="Book"), "step Book: names are lower case words joined by _"),
+    "step owner": (with_step(owner="nobody"), "step book: owner nobody is not one of the process's teams"),
+    "skip roles": (with_step(skip_roles=frozenset({"boss"})), "step book: unknown role boss may skip it"),
+    "undo of the impossible": (
+        with_step(undo=IMPOSSIBLE, exhausted="undo"),
+        "step book: exhausted means undo, but it can't be undone",
+    ),
+    "partner": (with_step(partner="The Calendar"), "step book: partner 'The Calendar' is not a name"),
+    # states
+    "waits on nobody known": (
+        with_state("draft", waiting_on="boss"),
+        "state draft: waits on the unknown role boss",
+    ),
+    "pending and waiting": (
+        with_state("booking", waiting_on="clerk"),
+        "state booking: is pending, so it can be neither final nor waiting on somebody",
+    ),
+    "pending and final": (
+        with_state("booking", final=True),
+        "state booking: is pending, so it can be neither final nor waiting on somebody",
+    ),
+    "no way out": (
+        replace(LEAVE, transitions=LEAVE.transitions[:-1]),
+        "state booked: nobody can leave it, and it is not final",
+    ),
+    "final and waiting": (
+        with_state("cancelled", waiting_on="clerk"),
+        "state cancelled: is final, so nobody can owe a move there",
+    ),
+    "final with a deadline": (
+        with_deadline(Escalate("chief"), state="cancelled"),
+        "state cancelled: is final, so nobody can owe a move there",
+    ),
+    "deadline in the past": (
+        with_deadline(Escalate("chief"), after=timedelta(0)),
+        "state draft: its deadline is not in the future",
+    ),
+    "escalates to nobody": (
+        with_deadline(Escalate("boss")),
+        "state draft: its deadline escalates to the unknown role boss",
+    ),
+    "escalates what nobody owes": (
+        with_deadline(Escalate("chief"), state="booked"),
+        "state booked: its deadline escalates, but the state waits on nobody",
+    ),
+    "takes nothing": (with_deadline(Take("forget")), "state draft: its deadline takes the unknown transition forget"),
+    "takes what does not start here": (
+        with_deadline(Take("return")),
+        "state draft: its deadline takes return, which does not start here",
+    ),
+    "takes what asks": (
+        replace(
+            with_deadline(Take("cancel")),
+            transitions=(OPEN, APPROVE, replace(CANCEL, input=Grounds), RETURN),
+        ),
+        "state draft: its deadline takes cancel, which needs input that nobody gives",
+    ),
+    "unreachable": (
+        replace(
+            LEAVE,
+            states=(*STATES, ELSEWHERE),
+            transitions=(*LEAVE.transitions, replace(RETURN, name="leave", source=frozenset({"elsewhere"}))),
+        ),
+        "state elsewhere: can't be reached",
+    ),
+}
+
+
+class TestFaults:
+    def test_a_sound_process_has_none(self):
+        assert faults(LEAVE) == []
+
+    @pytest.mark.parametrize("name", list(CATALOGUE))
+    def test_the_processes_that_run_here_are_sound(self, name):
+        assert faults(CATALOGUE[name]) == []
+
+    @pytest.mark.parametrize("case", list(WRONG))
+    def test_is_told_where_and_what(self, case):
+        process, message = WRONG[case]
+        assert f"{process.name}: {message}" in faults(process)
+
+    @pytest.mark.parametrize(
+        "case", sorted(set(WRONG) - {"pending and waiting", "undone pending", "force_cancel's pending state is a target"})
+    )
+    def test_a_fault_is_told_once(self, case):
+        process, message = WRONG[case]
+        assert faults(process).count(f"{process.name}: {message}") == 1
+
+    def test_a_name_that_leads_nowhere_is_told_before_what_depends_on_it(self):
+        broken = with_transition("return", to="nowhere", roles=frozenset())
+        assert faults(broken) == ["leave: transition return names the unknown state nowhere"]
+
+    def test_all_faults_are_told_together(self):
+        broken = replace(with_step(owner="nobody", partner="!"), owner="nobody")
+        assert len(faults(broken)) == 3
+
+    def test_an_undo_need_not_be_declared_where_there_is_none(self):
+        assert faults(with_step(undo=NONE_NEEDED, exhausted="undo")) == []
+        assert faults(with_step(undo=IMPOSSIBLE)) == []
+
+    def test_a_deadline_may_take_a_transition_whose_input_has_defaults(self):
+        class Optional(Strict):
+            note: str = ""
+
+        process = with_deadline(Take("cancel"))
+        transitions = tuple(replace(t, input=Optional) if t.name == "cancel" else t for t in process.transitions)
+        assert faults(replace(process, transitions=transitions)) == []
+
+
+class TestCatalogue:
+    def test_raises_with_every_fault_of_every_process(self):
+        with pytest.raises(DeclarationInvalid) as invalid:
+            Catalogue([with_step(owner="nobody"), replace(LEAVE, name="other", owner="nobody")])
+        assert invalid.value.faults == (
+            "leave: step book: owner nobody is not one of the process's teams",
+            "other: owner nobody is not one of its teams",
+            "other: step book: owner nobody is not one of the process's teams",
+        )
+
+    def test_refuses_two_processes_of_one_name(self):
+        with pytest.raises(DeclarationInvalid, match="leave: declared twice"):
+            Catalogue([LEAVE, LEAVE])
+
+    def test_is_a_mapping_by_name(self):
+        catalogue = Catalogue([LEAVE, replace(LEAVE, name="sick_leave")])
+        assert (list(catalogue), len(catalogue), catalogue["sick_leave"].path) == (["leave", "sick_leave"], 2, "sick-leave")

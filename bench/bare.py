@@ -16,6 +16,7 @@ from temporalio.worker import Worker
 
 with workflow.unsafe.imports_passed_through():
     from caseward.partner import Sending
+    from dev.service import IN_THE_BACKGROUND
     from partners import Partners
 
 QUEUE = "bare"
@@ -91,6 +92,7 @@ class Bare:
 
 async def serve(address: str, namespace: str, sandbox_url: str) -> None:
     """Work until killed."""
+    os.nice(IN_THE_BACKGROUND)  # as the embedded stack's own worker
     client = await Client.connect(address, namespace=namespace)
     activities = Activities(Partners.connect(sandbox_url))
     worker = Worker(

@@ -23,6 +23,9 @@ PROBE_EVERY = timedelta(milliseconds=25)
 # A SIGKILLed child lets go within milliseconds; Postgres may still be writing its last checkpoint.
 RELEASE_WITHIN = timedelta(seconds=30)
 
+# On one machine, whoever works in the background lets those go first whom a person waits for.
+IN_THE_BACKGROUND = 10
+
 _PR_SET_PDEATHSIG = 1
 # Loaded here and not between fork and exec, where another thread may hold the loader's lock.
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -36,6 +39,7 @@ class Launch:
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     user: int | None = None
     group: int | None = None
+    niceness: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ class Child:
                 pass_fds=(lock.fileno(),),
                 # Ctrl-C in a terminal goes to the whole group; we stop our children ourselves, in order.
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid(), self.service.orphan_signal),
+                preexec_fn=_before_exec(os.getpid(), self.service.orphan_signal, launch.niceness),
             )
             lock.truncate(0)
             lock.write(str(self._process.pid))
@@ -229,15 +233,16 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("CASEWARD_")}
 
 
-def _die_with(parent: int, orphan_signal: signal.Signals) -> Callable[[], None] | None:
-    """The kernel's promise that a child does not outlive us; there is none but Linux's."""
-    if _libc is None:
-        return None
-    prctl = _libc.prctl
+def _before_exec(parent: int, orphan_signal: signal.Signals, niceness: int) -> Callable[[], None]:
+    """The kernel's promise that a child does not outlive us, where there is one (Linux), and its priority."""
+    prctl = _libc.prctl if _libc is not None else None
 
-    def set_orphan_signal() -> None:
+    def prepare() -> None:
+        os.nice(niceness)
+        if prctl is None:
+            return
         prctl(_PR_SET_PDEATHSIG, int(orphan_signal))
         if os.getppid() != parent:  # we died before the promise was made
             os._exit(1)
 
-    return set_orphan_signal
+    return prepare

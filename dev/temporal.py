@@ -5,7 +5,7 @@ import sysconfig
 from datetime import timedelta
 from pathlib import Path
 
-from dev.service import Launch, Service, http_probe
+from dev.service import IN_THE_BACKGROUND, Launch, Service, http_probe
 from settings import Settings
 
 SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwner", "CasewardBusinessKey")
@@ -41,4 +41,5 @@ def _launch(settings: Settings) -> Launch:
         *(part for value in _DYNAMIC_CONFIG for part in ("--dynamic-config-value", value)),
         *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
     ]
-    return Launch(command, env={name: "" for name in os.environ if name.startswith("TEMPORAL_")})
+    environment = {name: "" for name in os.environ if name.startswith("TEMPORAL_")}
+    return Launch(command, env=environment, niceness=IN_THE_BACKGROUND)

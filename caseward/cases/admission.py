@@ -1,5 +1,7 @@
 """Overrides that came by a Temporal signal or update: admitted by the same command as all others."""
 
+import json
+import re
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from caseward.trace import continue_trace
 
 # Whoever can signal a workflow can claim any name, so all of them are one actor whose rights the settings bound.
 TEMPORAL = Actor("temporal", frozenset({OPERATOR, SENIOR_OPERATOR}), "temporal")
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # escaped, as JSON always has it
 KNOWN = frozenset({"override", "step", "item", "reason", "actor", "key", "happened", "result"})
 
 
@@ -26,14 +29,17 @@ async def admit_override(
     case_id = UUID(call.case_id)
     try:
         async with database.transaction() as session:
-            name, data = _read(call.payload, allowed)
+            name, data = _read(call, allowed)
             accepted = await request_override(
                 session,
                 catalogue,
                 case_id=case_id,
                 override=name,
                 input=OVERRIDES[name].input.model_validate(data),
-                envelope=Envelope(actor=TEMPORAL, idempotency_key=call.key, traceparent=continue_trace(None)),
+                # The sender's key is the case's own: people send one signal to many cases.
+                envelope=Envelope(
+                    actor=TEMPORAL, idempotency_key=f"{case_id}:{call.key}", traceparent=continue_trace(None)
+                ),
             )
         return AdmitAnswer(accepted=True, operation_id=str(accepted.operation_id))
     except ValidationError as fault:
@@ -45,8 +51,9 @@ async def admit_override(
     message = refusal.detail
     if refusal.members.get("errors"):
         message += " " + " ".join(f"{error['field']}: {error['message']}" for error in refusal.members["errors"])
-    override = str(call.payload.get("override") or "an override")[:100]
-    claimed = str(call.payload.get("actor") or "nobody")[:100]
+    message = _shown(message, 500)
+    override = _shown(call.payload.get("override") or "an override", 100)
+    claimed = _shown(call.payload.get("actor") or "nobody", 100)
     async with database.transaction() as session:
         await refuse(
             session, catalogue, case_id=case_id, actor=TEMPORAL, override=override, message=message, claimed_by=claimed
@@ -55,7 +62,25 @@ async def admit_override(
     return AdmitAnswer(accepted=False, problem={"code": code, "detail": message})
 
 
-def _read(payload: dict[str, Any], allowed: frozenset[str]) -> tuple[str, dict[str, Any]]:
+def _shown(value: object, length: int) -> str:
+    """What somebody sent, as far as it is fit for a timeline."""
+    return "".join(character for character in str(value) if character.isprintable())[:length]
+
+
+def _can_be_stored(value: object) -> bool:
+    """JSON may hold NUL and half surrogate pairs; Postgres and UTF-8 may not, and an error would be tried for ever."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return _NUL.search(text) is None
+
+
+def _read(call: AdmitCall, allowed: frozenset[str]) -> tuple[str, dict[str, Any]]:
+    payload = call.payload
+    if not _can_be_stored([call.key, payload]):
+        raise InputInvalid("The payload has characters that can't be stored.")
     name = payload.get("override")
     unknown = sorted(set(payload) - KNOWN)
     if unknown:

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 
 from caseward.db.session import Database
+from caseward.errors import CasewardError
 from caseward.failpoints import failpoint
 from caseward.outbox import store
 from caseward.outbox.store import Claimed
@@ -81,27 +82,36 @@ class Dispatcher:
 
     async def _dispatch(self, group: list[Claimed], slots: asyncio.Semaphore) -> None:
         async with slots:
-            try:
-                await self._destinations[group[0].destination](group)
-            except DestinationAway as fault:
-                async with self._database.transaction() as session:
-                    await store.postpone(session, group, delay=AWAY, error=str(fault), counts=False)
-                return
-            except Exception as fault:  # noqa: BLE001 - whatever is wrong with a message must not stop the others
-                await self._refused(group, f"{type(fault).__name__}: {fault}"[:500])
-                return
-            failpoint("outbox.signalled")
-            async with self._database.transaction() as session:
-                await store.mark_dispatched(session, group)
+            await self._deliver(group)
 
-    async def _refused(self, group: list[Claimed], error: str) -> None:
-        self._log.error("message_refused", messages=[message.id for message in group], error=error)
-        for message in group:
-            if message.tries >= MAX_TRIES:
-                async with self._database.transaction() as session:
-                    await store.park(session, message, error=error)
-                await self._note_parked(message, error)
+    async def _deliver(self, group: list[Claimed]) -> None:
+        try:
+            await self._destinations[group[0].destination](group)
+        except DestinationAway as fault:
+            async with self._database.transaction() as session:
+                await store.postpone(session, group, delay=AWAY, error=str(fault), counts=False)
+            return
+        except Exception as fault:  # noqa: BLE001 - whatever is wrong with a message must not stop the others
+            if len(group) > 1:  # which one it is shows when each goes alone
+                for message in group:
+                    await self._deliver([message])
             else:
-                delay = timedelta(seconds=2 ** (message.tries - 1))
-                async with self._database.transaction() as session:
-                    await store.postpone(session, [message], delay=delay, error=error, counts=True)
+                await self._refused(group[0], f"{type(fault).__name__}: {fault}"[:500])
+            return
+        failpoint("outbox.signalled")
+        async with self._database.transaction() as session:
+            await store.mark_dispatched(session, group)
+
+    async def _refused(self, message: Claimed, error: str) -> None:
+        self._log.error("message_refused", message=message.id, error=error)
+        if message.tries < MAX_TRIES:
+            delay = timedelta(seconds=2 ** (message.tries - 1))
+            async with self._database.transaction() as session:
+                await store.postpone(session, [message], delay=delay, error=error, counts=True)
+            return
+        async with self._database.transaction() as session:
+            await store.park(session, message, error=error)
+        try:
+            await self._note_parked(message, error)
+        except CasewardError as fault:  # a case whose process is no longer declared has nobody who could read it
+            self._log.error("parked_unnoted", message=message.id, error=type(fault).__name__)  # noqa: TRY400 - no trace needed

@@ -33,6 +33,7 @@ class Company:
     settings: Settings
     requester: Client
     reviewer: Client
+    lead: Client
     operator: Client
     database: Database
     sandbox: httpx2.AsyncClient
@@ -131,6 +132,7 @@ async def company_on(settings: Settings) -> AsyncIterator[Company]:
             settings=settings,
             requester=await parts.enter_async_context(person("requester-1", "vendor_requester")),
             reviewer=await parts.enter_async_context(person("reviewer-1", "vendor_reviewer")),
+            lead=await parts.enter_async_context(person("lead-1", "vendor_lead")),
             operator=await parts.enter_async_context(person("operator-1", "operator", "senior_operator")),
             database=database,
             sandbox=await parts.enter_async_context(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from dev.service import port_is_free
 from settings import Settings
@@ -45,3 +46,12 @@ def _settings_for(data_dir: Path) -> Settings:
         database_url=None,
         temporal_address=None,
     )
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def company(settings_for, tmp_path_factory):
+    """A company on a whole stack of processes, one for all tests of a run."""
+    from tests.faults.company import company_on  # unit tests need none of it
+
+    async with company_on(settings_for(tmp_path_factory.mktemp("company") / "data")) as company:
+        yield company

@@ -1,4 +1,4 @@
-"""One stack for all kills, a seed that is printed, and the table that `make faults` shows and keeps."""
+"""A seed that is printed, and the table that `make faults` shows and keeps."""
 
 import json
 import os
@@ -6,22 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from tests.faults.company import Company, company_on
+from tests.faults.company import Company
 
 REPORT = Path(os.environ.get("CASEWARD_FAULTS_REPORT", ".caseward/reports/faults.json"))
-
-
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def the_company(settings_for, tmp_path_factory):
-    async with company_on(settings_for(tmp_path_factory.mktemp("faults") / "data")) as company:
-        yield company
-
-
-@pytest.fixture
-def company(the_company: Company) -> Company:
-    return the_company
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from dev.stack import Stack
 from settings import Settings
 
 Json = dict[str, Any]
+Command = Callable[[Json], Awaitable[Json]]
 REPORT = Path(".caseward/reports/bench.json")
 RATE = 20  # commands a second
 
@@ -97,13 +98,38 @@ class Bench:
         self.figures["saturation_ratio"] = round(other / mine, 2)
 
     async def acceptance(self, seconds: int) -> None:
-        """How long a caller waits for its 201, 202 or 200 at 20 commands a second: open, submit, approve by turns.
+        """How long a caller waits for its 201, 202 or 200 at 20 commands a second, while the work behind them runs.
 
-        The work behind them runs meanwhile; nobody asks how it is getting on, which would measure the asking.
+        By turns: open, submit (three steps run), request changes, withdraw. Nobody asks how the work is getting on,
+        which would measure the asking.
         """
-        took: list[float] = []
+        rounds = seconds * RATE // 4
+        reviewable = await self.prepared(rounds)
+
+        def turn(ready: Json) -> list[Command]:
+            grounds = {"grounds": "The register extract is too old."}
+            return [
+                lambda case: self.requester.take(case, "submit"),
+                lambda _: self.reviewer.take(ready, "request_changes", grounds),
+                lambda _: self.requester.take(ready, "cancel"),
+            ]
+
+        await self._at_a_rate("acceptance", [turn(ready) for ready in reviewable])
+
+    async def acceptance_overloaded(self, seconds: int) -> None:
+        """The same with two of three commands running three steps each, which is more than two cores can do."""
         rounds = seconds * RATE // 3
         reviewable = await self.prepared(rounds)
+
+        def turn(ready: Json) -> list[Command]:
+            return [lambda case: self.requester.take(case, "submit"), lambda _: self.reviewer.take(ready, "approve")]
+
+        await self._at_a_rate("acceptance_overloaded", [turn(ready) for ready in reviewable])
+        for case in reviewable:  # what comes next is measured on a machine that has nothing left to do
+            await self.reviewer.until(case["case_id"], lambda now: now["state"] == "active")
+
+    async def _at_a_rate(self, name: str, turns: list[list[Command]]) -> None:
+        took: list[float] = []
 
         async def timed(command: Awaitable[Json]) -> Json:
             began = time.perf_counter()
@@ -111,26 +137,23 @@ class Bench:
             took.append(time.perf_counter() - began)
             return answer
 
-        async def onboard(ready: Json) -> None:
+        async def one(commands: list[Command]) -> None:
             subject = vendor("Bench Works GmbH")
             case = await timed(self.requester.open("vendor_onboarding", f"B-{uuid4().hex}", subject))
-            await asyncio.sleep(1 / RATE)
-            await timed(self.requester.take(case, "submit"))
-            await asyncio.sleep(1 / RATE)
-            await timed(self.reviewer.take(ready, "approve"))
+            for command in commands:
+                await asyncio.sleep(1 / RATE)
+                await timed(command(case))
 
         began = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            for number, ready in enumerate(reviewable):
-                await asyncio.sleep(max(0.0, began + number * 3 / RATE - time.perf_counter()))
-                tasks.create_task(onboard(ready))
+            for number, commands in enumerate(turns):
+                await asyncio.sleep(max(0.0, began + number * (len(commands) + 1) / RATE - time.perf_counter()))
+                tasks.create_task(one(commands))
         ordered = sorted(took)
-        self.figures["acceptance_commands"] = len(took)
-        self.figures["acceptance_commands_per_second"] = round(len(took) / (time.perf_counter() - began), 1)
-        self.figures["acceptance_p50_ms"] = round(statistics.median(ordered) * 1000, 1)
-        self.figures["acceptance_p99_ms"] = round(ordered[int(len(ordered) * 0.99)] * 1000, 1)
-        for case in reviewable:  # what comes next is measured on a machine that has nothing left to do
-            await self.reviewer.until(case["case_id"], lambda now: now["state"] == "active")
+        self.figures[f"{name}_commands"] = len(took)
+        self.figures[f"{name}_commands_per_second"] = round(len(took) / (time.perf_counter() - began), 1)
+        self.figures[f"{name}_p50_ms"] = round(statistics.median(ordered) * 1000, 1)
+        self.figures[f"{name}_p99_ms"] = round(ordered[int(len(ordered) * 0.99)] * 1000, 1)
 
 
 async def rate(jobs: list[Callable[[], Awaitable[Any]]]) -> float:
@@ -182,6 +205,7 @@ async def measure(settings: Settings, scale: int, *, latency_only: bool) -> Json
         if latency_only:
             return bench.figures
         await bench.acceptance(10 * scale)
+        await bench.acceptance_overloaded(10 * scale)
         await bench.saturation(max(1, scale), 60)
         return bench.figures
 

@@ -78,7 +78,7 @@ def _as_read(value: Any) -> Any:
             return {name: _as_read(member) for name, member in members.items()}
         case list() | tuple():
             return [_as_read(member) for member in cast("list[Any]", value)]
-        case float() if value == 0:
+        case float() if not value:
             return 0.0  # without a sign
         case float() if "e+" in repr(value):
             return int(Decimal(repr(value)))

@@ -63,7 +63,7 @@ OPERATOR = person("operator", name="olga-operator")
 SENIOR = person("senior_operator", name="sven-senior")
 
 
-# --- a business: parcels -----------------------------------------------------------------------------------------------
+# --- a business: parcels ---------------------------------------------------------------------------------------------
 
 
 class Parcel(Strict):
@@ -165,7 +165,9 @@ def parcels(*steps: Step[Any], name: str = "parcel", **changes: Any) -> Process:
                 input=Correction,
                 revise=lambda _parcel, correction: correction.parcel,
             ),
-            Transition("take_back", "Take back", source=frozenset({"shipped"}), to="stored", roles=frozenset({"clerk"})),
+            Transition(
+                "take_back", "Take back", source=frozenset({"shipped"}), to="stored", roles=frozenset({"clerk"})
+            ),
             Transition("store", "Store", source=frozenset({"draft"}), to="stored", roles=frozenset({"clerk"})),
             Transition("abandon", "Abandon", source=frozenset({"stored"}), to="abandoned", roles=frozenset({"chief"})),
             Transition(
@@ -197,7 +199,7 @@ def parcels(*steps: Step[Any], name: str = "parcel", **changes: Any) -> Process:
     return Process(name, "Parcel", **(declared | changes))
 
 
-# --- its partner -------------------------------------------------------------------------------------------------------
+# --- its partner -----------------------------------------------------------------------------------------------------
 
 
 SECONDS = timedelta(seconds=5)
@@ -267,7 +269,7 @@ class Partner:
     async def stubborn(self, sending: Sending, **content: Any) -> Receipt:
         return await self._do(sending, content, idempotent=False)
 
-    async def probe(self, sending: Sending, call: str) -> dict[str, Any] | None:  # noqa: ARG002 - the protocol's shape
+    async def probe(self, sending: Sending, call: str) -> dict[str, Any] | None:
         self.asked.append(sending.key)
         if self.probe_says is not None:
             raise self.probe_says
@@ -310,7 +312,7 @@ OFFERS: dict[str, Offer] = {
 }
 
 
-# --- the desk ----------------------------------------------------------------------------------------------------------
+# --- the desk --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -428,13 +430,13 @@ class Handle:
         method = getattr(self.desk.partner, declared.partner)
         if declared.undo is IMPOSSIBLE and direction == "undo":
 
-            async def impossible(call: Call[Parcel], done: Receipt) -> None:  # noqa: ARG001
+            async def impossible(call: Call[Parcel], done: Receipt) -> None:
                 raise PartnerFailed("rejected", "no_compensation", "Nothing can offset this.")
 
             return impossible
         if direction == "undo":
 
-            async def take_back(call: Call[Parcel], done: Receipt) -> None:  # noqa: ARG001
+            async def take_back(call: Call[Parcel], done: Receipt) -> None:
                 await call.send(method, number=done.number)
 
             return take_back
@@ -521,7 +523,9 @@ class Handle:
             for table, columns in shifts.items():
                 own = "id" if table == "cases" else "case_id"
                 changes = ", ".join(f"{column} = {column} - :by" for column in columns)
-                await session.execute(text(f"UPDATE {table} SET {changes} WHERE {own} = :id"), {"by": by, "id": self.id})
+                await session.execute(
+                    text(f"UPDATE {table} SET {changes} WHERE {own} = :id"), {"by": by, "id": self.id}
+                )
             await session.execute(
                 text(
                     "UPDATE attempts SET lease_until = lease_until - :by "
@@ -593,7 +597,7 @@ async def dump(database: Database, case_id: UUID | None = None) -> dict[str, lis
                 where = "effect_key IN (SELECT key FROM effects WHERE case_id = :id)"
             else:
                 where = "id = :id" if table.name == "cases" else "case_id = :id"
-            statement = f"SELECT t::text FROM {table.name} t WHERE {where if case_id else 'true'} ORDER BY 1"  # noqa: S608
+            statement = f"SELECT t::text FROM {table.name} t WHERE {where if case_id else 'true'} ORDER BY 1"
             rows[table.name] = list(await session.scalars(text(statement), {"id": case_id} if case_id else {}))
     return rows
 

@@ -31,14 +31,12 @@ async def in_review(database) -> Handle:
 class TestDecisions:
     async def test_of_fifty_reviewers_at_once_one_decides(self, database):
         seed = random.randrange(2**32)
-        print(f"seed {seed}")
+        print(f"seed {seed}")  # noqa: T201 - for the next time
         dice, case = random.Random(seed), await in_review(database)
         grounds = {"grounds": "Too many cooks."}
         choices = {"approve": {}, "reject": grounds, "request_changes": grounds}
         wanted = [dice.choice(sorted(choices)) for _ in range(50)]
-        outcomes = await all_at_once(
-            *(case.take(name, person("vendor_reviewer"), **choices[name]) for name in wanted)
-        )
+        outcomes = await all_at_once(*(case.take(name, person("vendor_reviewer"), **choices[name]) for name in wanted))
         accepted = [name for name, outcome in zip(wanted, outcomes, strict=True) if not isinstance(outcome, Exception)]
         refused = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         assert len(accepted) == 1
@@ -54,7 +52,11 @@ class TestDecisions:
         await case.take("ship")
         await case.run("book")
         outcomes = await all_at_once(
-            case.override("undo"), case.take("cancel", CHIEF), case.override("force_cancel"), case.run("book"), case.finish()
+            case.override("undo"),
+            case.take("cancel", CHIEF),
+            case.override("force_cancel"),
+            case.run("book"),
+            case.finish(),
         )
         assert not [o for o in outcomes if isinstance(o, Exception) and not isinstance(o, ActionNotAllowed)]
         if (await case.row()).operation_id is not None:

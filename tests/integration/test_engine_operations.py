@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CaseNotFound, IdempotencyKeyReused, VersionStale
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Deadline, Escalate, State, Take, Transition
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, State, Transition
 from tests.integration.engine import (
     CHIEF,
     CLERK,
@@ -340,7 +340,15 @@ class TestUndo:
     async def test_leads_to_the_state_that_the_transition_declares(self, database):
         states = parcels().states
         transitions = (
-            Transition("open", "Pack", to="draft", roles=frozenset({"clerk"}), pending="shipping", steps=(BOOK,), undone="cancelled"),
+            Transition(
+                "open",
+                "Pack",
+                to="draft",
+                roles=frozenset({"clerk"}),
+                pending="shipping",
+                steps=(BOOK,),
+                undone="cancelled",
+            ),
             *parcels().transitions[1:],
         )
         desk = Desk(database, parcels(states=states, transitions=transitions))
@@ -447,7 +455,7 @@ class TestUndo:
 
 
 class TestForceCancel:
-    async def in_state(self, desk: Desk, situation: str):
+    async def in_state(self, desk: Desk, situation: str):  # noqa: C901 - a flat list of situations
         case = await desk.open()
         if situation == "draft":
             return case
@@ -546,8 +554,16 @@ class TestFinish:
     async def test_a_state_that_is_not_declared_is_no_end(self, database):
         process = parcels(BOOK)
         transitions = tuple(
-            t if t.name != "ship" else Transition(
-                "ship", "Ship", source=t.source, pending=t.pending, to=("shipped", "stored"), roles=t.roles, steps=t.steps
+            t
+            if t.name != "ship"
+            else Transition(
+                "ship",
+                "Ship",
+                source=t.source,
+                pending=t.pending,
+                to=("shipped", "stored"),
+                roles=t.roles,
+                steps=t.steps,
             )
             for t in process.transitions
         )

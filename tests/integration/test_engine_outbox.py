@@ -46,7 +46,9 @@ class Destination:
 async def desk(database) -> Desk:
     """With an empty outbox: what other tests left there is not ours to deliver."""
     async with database.transaction() as session:
-        await session.execute(update(Message).where(Message.dispatched_at.is_(None)).values(dispatched_at=text("now()")))
+        await session.execute(
+            update(Message).where(Message.dispatched_at.is_(None)).values(dispatched_at=text("now()"))
+        )
     return Desk(database, parcels(step("book")))
 
 
@@ -72,7 +74,9 @@ def dispatcher_for(desk: Desk, destination) -> Dispatcher:
 async def time_passes(desk: Desk) -> None:
     """Everything that waits in the outbox is due."""
     async with desk.database.transaction() as session:
-        await session.execute(text("UPDATE outbox_messages SET next_at = now() - interval '1 s' WHERE dispatched_at IS NULL"))
+        await session.execute(
+            text("UPDATE outbox_messages SET next_at = now() - interval '1 s' WHERE dispatched_at IS NULL")
+        )
 
 
 async def waiting(desk: Desk) -> list[Message]:
@@ -109,7 +113,7 @@ class TestDispatch:
     async def test_what_was_rolled_back_was_never_promised(self, desk, dispatcher, destination):
         case = await desk.open()
         await dispatcher.dispatch_due()
-        with pytest.raises(MessageNotFound):
+        with pytest.raises(MessageNotFound):  # noqa: PT012 - what is tested is the rolling back
             async with desk.database.transaction() as session:
                 session.add(Message(destination=TO_TEMPORAL, case_id=case.id, operation_id=None, payload={}))
                 await session.flush()
@@ -143,7 +147,9 @@ class TestDispatch:
             claimed = await store.claim(session, limit=3)
         assert [message.case_id for message in claimed] == [case.id for case in cases[:3]]
 
-    async def test_a_dispatcher_that_died_after_delivering_delivers_again(self, desk, dispatcher, destination, monkeypatch):
+    async def test_a_dispatcher_that_died_after_delivering_delivers_again(
+        self, desk, dispatcher, destination, monkeypatch
+    ):
         case = await desk.open()
 
         class Died(BaseException):
@@ -329,7 +335,9 @@ class TestOneSignal:
         signal = together([Claimed(1, TO_TEMPORAL, UUID(int=1), None, payload, 1)])
         assert (signal.orders, signal.news) == ([], News(3, {}))
 
-    @pytest.mark.parametrize("payload", [{}, {"order": None}, {"order": {"fence": 1}, "news": {"version": 1, "status": {}}}])
+    @pytest.mark.parametrize(
+        "payload", [{}, {"order": None}, {"order": {"fence": 1}, "news": {"version": 1, "status": {}}}]
+    )
     async def test_a_malformed_one_is_a_fault_of_the_message(self, payload):
         with pytest.raises((KeyError, TypeError)):
             together([Claimed(1, TO_TEMPORAL, UUID(int=1), None, payload, 1)])

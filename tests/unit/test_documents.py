@@ -102,7 +102,10 @@ class TestCase:
     def test_a_refusal_names_every_reason(self):
         document = case_document(situation("active"), FACTS, person("auditor"), [])
         approve = next(action for action in document.actions if action.name == "approve")
-        assert (approve.allowed, [reason.code for reason in approve.reasons]) == (False, ["role_missing", "wrong_state"])
+        assert (approve.allowed, [reason.code for reason in approve.reasons]) == (
+            False,
+            ["role_missing", "wrong_state"],
+        )
 
 
 class TestStatus:

@@ -1,5 +1,7 @@
 """Policy: who may do what where, as tables a reviewer can read, and as a property over situations of every kind."""
 
+# ruff: noqa: E501 - the tables are read across
+
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -114,7 +116,9 @@ SITUATIONS: dict[str, Situation] = {
     "waiting for a partner": situation(operation=operation(), effects=(effect(state="waiting"),)),
     "blocked": situation(operation=operation(), effects=(effect(),)),
     "blocked at the payee": situation(operation=operation(), effects=(effect("open_payee"),)),
-    "blocked at the screening": situation("screening", operation=operation("submit"), effects=(effect("screen_sanctions"),)),
+    "blocked at the screening": situation(
+        "screening", operation=operation("submit"), effects=(effect("screen_sanctions"),)
+    ),
     "two blocked side by side": situation(operation=operation(), effects=(effect(), effect("send_welcome"))),
     "blocked beside running": situation(operation=operation(), effects=(effect(), effect("send_welcome", "running"))),
     "the story is blocked": situation(operation=operation(blocked=BLOCKED)),
@@ -153,7 +157,9 @@ class TestTransitions:
 
     def test_in_the_wrong_state_says_where_it_starts(self):
         reasons = decide(in_state("active"), person("vendor_reviewer"), Action("transition", "approve")).reasons
-        assert [(r.code, r.message) for r in reasons] == [("wrong_state", "Approve needs In review; the case is Active.")]
+        assert [(r.code, r.message) for r in reasons] == [
+            ("wrong_state", "Approve needs In review; the case is Active.")
+        ]
 
     def test_while_work_is_under_way_says_what_has_to_wait(self):
         reasons = decide(in_state("activating"), person("vendor_reviewer"), Action("transition", "reject")).reasons
@@ -241,7 +247,7 @@ class TestOverrides:
         assert [reason.code for reason in decision.reasons] == ["unknown_action"]
 
 
-# --- every situation there may be --------------------------------------------------------------------------------------
+# --- every situation there may be ------------------------------------------------------------------------------------
 
 IMPOSSIBLE_STEP = replace(VENDOR_ONBOARDING.steps["open_payee"], undo=IMPOSSIBLE, skip_roles=frozenset())
 PROCESS = replace(
@@ -267,7 +273,9 @@ effects = st.builds(
     outcome=st.sampled_from((None, "succeeded", "failed", "unknown", "acknowledged", "not_needed")),
     cause=st.sampled_from((None, "rejected", "unknown", "exhausted", "invalid", "no_answer", "of a later version")),
     attempt_count=st.integers(0, 5),
-    since=st.datetimes(NOW.replace(tzinfo=None), (NOW + timedelta(days=1)).replace(tzinfo=None), timezones=st.just(UTC)),
+    since=st.datetimes(
+        NOW.replace(tzinfo=None), (NOW + timedelta(days=1)).replace(tzinfo=None), timezones=st.just(UTC)
+    ),
     ruled_out=st.booleans(),
 )
 transitions = st.sampled_from([t.name for t in PROCESS.transitions] + ["a_transition_that_was_removed"])

@@ -71,9 +71,7 @@ def with_state(name: str, /, **changes: Any) -> Process:
 
 
 def with_transition(name: str, /, **changes: Any) -> Process:
-    return replace(
-        LEAVE, transitions=tuple(replace(t, **changes) if t.name == name else t for t in LEAVE.transitions)
-    )
+    return replace(LEAVE, transitions=tuple(replace(t, **changes) if t.name == name else t for t in LEAVE.transitions))
 
 
 def with_step(**changes: Any) -> Process:
@@ -112,7 +110,10 @@ WRONG: dict[str, tuple[Process, str]] = {
         replace(LEAVE, roles=(*LEAVE.roles, Role("operator", "Mine"))),
         "role operator is the engine's own",
     ),
-    "transition like an override": (with_transition("return", name="undo"), "transition undo has the name of an override"),
+    "transition like an override": (
+        with_transition("return", name="undo"),
+        "transition undo has the name of an override",
+    ),
     "unknown source": (
         with_transition("return", source=frozenset({"booked", "nowhere"})),
         "transition return names the unknown state nowhere",
@@ -275,7 +276,8 @@ class TestFaults:
         assert f"{process.name}: {message}" in faults(process)
 
     @pytest.mark.parametrize(
-        "case", sorted(set(WRONG) - {"pending and waiting", "undone pending", "force_cancel's pending state is a target"})
+        "case",
+        sorted(set(WRONG) - {"pending and waiting", "undone pending", "force_cancel's pending state is a target"}),
     )
     def test_a_fault_is_told_once(self, case):
         process, message = WRONG[case]
@@ -318,4 +320,8 @@ class TestCatalogue:
 
     def test_is_a_mapping_by_name(self):
         catalogue = Catalogue([LEAVE, replace(LEAVE, name="sick_leave")])
-        assert (list(catalogue), len(catalogue), catalogue["sick_leave"].path) == (["leave", "sick_leave"], 2, "sick-leave")
+        assert (list(catalogue), len(catalogue), catalogue["sick_leave"].path) == (
+            ["leave", "sick_leave"],
+            2,
+            "sick-leave",
+        )

@@ -4,14 +4,13 @@ import pytest
 
 from caseward.activity import Call, EffectRunner, NotNeeded, effect, step_activities, undo
 from caseward.errors import DeclarationInvalid
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Nothing, Strict
 from caseward.workflow.case import CaseWorkflow, stories_of
 from caseward.workflow.stories import story_faults
 from processes import CATALOGUE
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_process_faults import BOOK, LEAVE, Leave, replace, with_step, with_transition
 from workflows.vendor_onboarding import VendorOnboarding
-
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Nothing, Strict
 
 
 class Booked(Strict):
@@ -109,7 +108,9 @@ class TestActivities:
         assert self.found(TooMany()) == ("leave: the activity of bake has no step",)
 
     def test_a_compensation_where_none_is_needed(self):
-        assert self.found(Activities(), with_step(undo=NONE_NEEDED)) == ("leave: the activity of book:undo has no step",)
+        assert self.found(Activities(), with_step(undo=NONE_NEEDED)) == (
+            "leave: the activity of book:undo has no step",
+        )
 
     def test_a_result_of_another_type(self):
         assert self.found(Activities(), with_step(result=Booked)) == (

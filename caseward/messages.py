@@ -156,6 +156,8 @@ class LoadAnswer:
 
     news: News
     order: Order | None = None
+    fence: int = 0
+    """The case's own; nothing higher was ever accepted."""
 
 
 @dataclass(frozen=True)

@@ -325,6 +325,8 @@ async def settle(
         await _not_yet(work, effect, offer, settlement, settle_only=call.settle_only or superseded)
         if superseded and effect.state != "settled":
             due_again(work, effect)  # whoever took the case over finds out
+    else:
+        _hear_of_the_voided(work, effect, attempt_number, settlement)
     if current:
         await _finish_retry(work, effect)
     work.touch()
@@ -334,6 +336,15 @@ async def settle(
         delay = offer.deadline.total_seconds()
         return StepAnswer("retrying", work.case.version, delay=delay, news=work.news())
     return _answer(work, effect)
+
+
+def _hear_of_the_voided(work: LockedCase, effect: Effect, attempt_number: int, settlement: Settlement) -> None:
+    """The attempt that was under way when the case was taken over did nothing after all."""
+    left_open = effect.decision == "voided" and effect.outcome == "unknown"
+    # Only of a first attempt it is sure that none before it did it.
+    if left_open and settlement.outcome == "failed" and effect.attempt_count == attempt_number == 1:
+        effect.outcome, effect.error = "failed", _error(settlement)
+        _say(work, effect, "effect.failed", code=settlement.code, error_class=settlement.error_class or "")
 
 
 async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset
-from caseward.db.tables import Effect, Operation, Subject
+from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, LoadAnswer, News
 from caseward.overrides import OVERRIDES
@@ -266,7 +266,17 @@ async def _void(work: LockedCase, voided: Operation, by: Operation, state: Opera
     for effect in work.effects.values():  # with nothing to take back there is nothing to find out either
         mine = effect.operation_id == voided.id and effect.direction == "do"
         if mine and effect.state != "settled" and not needs_offset(work.process, effect):
+            if effect.state == "running":
+                await _leave_alone(work, effect)
             void_effect(work, effect)
+
+
+async def _leave_alone(work: LockedCase, effect: Effect) -> None:
+    """Nobody waits for the attempt under way any more, and unless it tells nobody will know what it did."""
+    attempt = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
+    effect.error = {"class": None, "code": "superseded", "message": "The case was taken over in the middle."}
+    effect.outcome, effect.maybe_sent_until, effect.ruled_out_by = "unknown", attempt.lease_until, None
+    attempt.outcome, attempt.error, attempt.ended_at = "unknown", effect.error, work.now
 
 
 def _release(work: LockedCase, effect: Effect) -> None:
@@ -393,7 +403,8 @@ async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) 
         return FinishAnswer("offsets", work.case.version, offsets=outstanding, news=work.news())
     fault = await _postcondition_fault(work, operation, call.to_state)
     if fault is not None:
-        return FinishAnswer("blocked", news=block(work, operation, cause="postcondition", message=fault))
+        news = block(work, operation, cause="postcondition", message=fault)
+        return FinishAnswer("blocked", news.version, news=news)
     if any(effect.retry_by or effect.decided_by for effect in work.driven()):
         for helper in await work.helpers_open():
             work.finish_helper(helper)
@@ -446,7 +457,7 @@ async def block_operation(session: AsyncSession, catalogue: Catalogue, call: Blo
 async def load(session: AsyncSession, catalogue: Catalogue, case_id: UUID) -> LoadAnswer:
     """What a run that knows nothing needs: how the case stands, and the operation in flight."""
     work = await lock_case(session, catalogue, case_id)
-    return LoadAnswer(work.news(), work.order(work.operation) if work.operation else None)
+    return LoadAnswer(work.news(), work.order(work.operation) if work.operation else None, work.case.fence)
 
 
 # A timer that fires a moment early by another clock must not spin.

@@ -11,7 +11,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from caseward.db.write import write_together
 
 CONNECT_TIMEOUT = timedelta(seconds=3)  # Postgres is near; beyond that it is down and the caller should hear so
-STATEMENT_TIMEOUT = timedelta(seconds=20)  # longer than any queue for a case's lock in sane operation
+_SERVER_SIDE = {
+    "timezone": "UTC",
+    "statement_timeout": "20s",  # longer than any queue for a case's lock in sane operation
+    # No transaction waits for anything outside, so one that idles belongs to a frozen or lost process, and goes.
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
 
 
 def sqlalchemy_url(database_url: str) -> str:
@@ -46,7 +54,7 @@ class Database:
             pool_pre_ping=pre_ping,
             connect_args={
                 "connect_timeout": int(CONNECT_TIMEOUT.total_seconds()),
-                "options": f"-c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)} -c timezone=UTC",
+                "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_SIDE.items()),
             },
         )
         return cls(engine, async_sessionmaker(engine, expire_on_commit=False, autoflush=False))

@@ -114,4 +114,4 @@ class Dispatcher:
         try:
             await self._note_parked(message, error)
         except CasewardError as fault:  # a case whose process is no longer declared has nobody who could read it
-            self._log.error("parked_unnoted", message=message.id, error=type(fault).__name__)  # noqa: TRY400 - no trace needed
+            self._log.error("parked_unnoted", message=message.id, error=type(fault).__name__)

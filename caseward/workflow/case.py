@@ -5,8 +5,8 @@ activity, so that any run can be replaced by a new one at any moment.
 """
 
 import asyncio
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar, cast, overload
 
 from pydantic import BaseModel
@@ -35,6 +35,7 @@ from caseward.messages import (
 from caseward.process import Process, Step
 from caseward.workflow import telling
 
+T = TypeVar("T")
 R = TypeVar("R", bound=BaseModel)
 R2 = TypeVar("R2", bound=BaseModel)
 R3 = TypeVar("R3", bound=BaseModel)
@@ -49,6 +50,8 @@ LOCAL_TIMEOUT = timedelta(seconds=5)  # a local activity outliving its workflow 
 UNTIL_IT_WORKS = RetryPolicy(
     initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=5)
 )
+FAULT_PAUSE = timedelta(seconds=5)  # before an operation that ended in a fault of ours is taken up again
+DEADLINE_PAUSE = timedelta(seconds=5)  # between two questions whether a deadline has come
 HISTORY_LIMIT = 4000  # events; the server suggests a new run at 4,096
 
 STATE = SearchAttributeKey.for_keyword("CasewardState")
@@ -103,22 +106,36 @@ class CaseWorkflow:
         self._admissions: list[tuple[str, dict[str, Any]]] = []
         self._told = False
         """The case's standing is known; a run that was told nothing reads it."""
+        self._acting = 0
+        """Activities of the story under way; while there are none, a new run can take over."""
+        self._deadline_asked = -1
+        """The version at which the state's deadline was last asked for."""
+
+    # Whoever can reach Temporal can send anything. Every argument has a default, because a handler that is called
+    # without one fails the workflow task for ever.
 
     # --- what may be sent to it -------------------------------------------------------------------------------------
 
     @workflow.signal(name=messages.PERFORM, description="Accepted operations of this case, from the dispatcher.")
-    def perform(self, told: Perform) -> None:
-        """Take orders in; doubled and old ones change nothing."""
+    def perform(self, told: Perform | None = None) -> None:
+        """Take orders in; doubled and old ones change nothing. Sent with nothing by a person it is a mere wake."""
+        told = told or Perform([])
+        new_run = self._fence == 0
         if told.news is not None:
-            self._hear(told.news)
+            try:
+                self._hear(told.news)
+            except (KeyError, TypeError, ValueError, AttributeError):  # made up by somebody: read what is true
+                self._told = False
         for order in told.orders:
             if not order.takes_over:
                 key = (order.step, order.item)
                 self._nudges[key] = max(order.version, self._nudges.get(key, 0))
             elif order.fence > self._fence:
                 self._fence, self._next = order.fence, order
-            if order.takes_over or order.story:
-                self._told = True
+            if order.takes_over:
+                # What was over when it was accepted may have been delivered once more, long after: this run would
+                # believe its news for ever. Only an opening is sure to be the first thing ever told.
+                self._told = not (new_run and order.finished and order.fence > 1)
         if not told.orders:
             self._told = False  # a mere wake: read what there is to do
 
@@ -126,12 +143,15 @@ class CaseWorkflow:
         name=messages.OVERRIDE,
         description='An operator\'s override: {"override", "step", "item", "reason", "actor", "key"}.',
     )
-    def override_signal(self, payload: Any) -> None:
-        """Take an override in; whether it is allowed is decided by the same command as everywhere."""
+    def override_signal(self, payload: Any = None, *_surplus: Any) -> None:
+        """Take an override in; whether it is allowed is decided by the same command as everywhere.
+
+        People type these: whatever they send must be answered by a refusal, not by a task that fails for ever.
+        """
         self._admissions.append(self._admission(payload))
 
     @workflow.update(name=messages.OVERRIDE, description="As the signal, and answers whether it was accepted.")
-    async def override_update(self, payload: Any) -> dict[str, Any]:
+    async def override_update(self, payload: Any = None) -> dict[str, Any]:
         """Admit an override and answer its operation; a refusal is an error with the refusal's code as type."""
         answer = await self._admit(*self._admission(payload))
         if not answer.accepted:
@@ -140,7 +160,7 @@ class CaseWorkflow:
         return {"accepted": True, "operation_id": answer.operation_id}
 
     @override_update.validator
-    def validate_override(self, payload: Any) -> None:
+    def validate_override(self, payload: Any = None) -> None:
         """Refuse what is not even the form of an override, before anything is written."""
         if not isinstance(payload, dict) or not isinstance(payload.get("override"), str):  # pyright: ignore[reportUnknownMemberType]
             message = 'an override is an object with at least "override" and "reason"'
@@ -199,16 +219,18 @@ class CaseWorkflow:
             summary="Read how the case stands",
         )
         self._hear(loaded.news)
-        order = loaded.order
-        if order is not None and order.takes_over and order.fence >= self._fence:
-            self._fence, self._next = order.fence, order
+        if self._next is None or self._next.fence <= loaded.fence:
+            # What Postgres says wins, also over a higher fence that somebody made up and signalled.
+            self._fence, self._next = loaded.fence, loaded.order
 
     async def _rest(self) -> None:
         """Wait for an order, a wake, or the state's deadline."""
         news = self._news
         timeout = None
         if news.deadline_at is not None:
-            timeout = max(datetime.fromisoformat(news.deadline_at) - workflow.now(), timedelta(0))
+            # By Postgres' clock it may be earlier than by ours.
+            pause = DEADLINE_PAUSE if self._deadline_asked == news.version else timedelta(0)
+            timeout = max(datetime.fromisoformat(news.deadline_at) - workflow.now(), pause)
 
         def something_came() -> bool:
             grown = self._history_grew() or self._news.final
@@ -217,6 +239,7 @@ class CaseWorkflow:
         try:
             await workflow.wait_condition(something_came, timeout=timeout, timeout_summary="The state's deadline")
         except TimeoutError:
+            self._deadline_asked = news.version
             call = DeadlineCall(self._ref.process, self._ref.case_id, news.visit)
             self._hear(
                 await workflow.execute_activity(
@@ -235,11 +258,31 @@ class CaseWorkflow:
         if order.finished:
             return
         story = asyncio.create_task(self._tell(order))
-        await workflow.wait_condition(lambda: story.done() or self._taken_over(order))
+        await workflow.wait_condition(lambda: story.done() or self._taken_over(order) or self._may_roll())
+        if not story.done() and not self._taken_over(order):
+            workflow.continue_as_new(self._ref)  # it waits, and the next run reads from Postgres for what
         try:
             await story  # a superseded story first ends what it has begun
         except Superseded:
             self._told = self._next is not None
+        except (asyncio.CancelledError, CancelledError):
+            raise
+        except Exception:  # noqa: BLE001 - whatever went wrong must not end the case's workflow
+            workflow.logger.exception("operation could not be performed")
+            await workflow.sleep(FAULT_PAUSE, summary="After a fault of ours")
+            self._told = False
+
+    def _may_roll(self) -> bool:
+        """The history has grown, and nothing is under way that a new run could not take up."""
+        taken_in = self._next is not None or self._admissions or not workflow.all_handlers_finished()
+        return self._history_grew() and self._acting == 0 and not taken_in
+
+    async def _act(self, work: Awaitable[T]) -> T:
+        self._acting += 1
+        try:
+            return await work
+        finally:
+            self._acting -= 1
 
     def _taken_over(self, order: Order) -> bool:
         return self._fence > order.fence
@@ -278,30 +321,35 @@ class CaseWorkflow:
             except Exception as fault:  # noqa: BLE001 - a story's fault must not fail the workflow task for ever
                 workflow.logger.exception("story failed")
                 cause = "story_missing" if isinstance(fault, StoryMissing) else "story_failed"
-                news = await workflow.execute_activity(
-                    messages.BLOCK,
-                    BlockCall(
-                        *(self._ref.process, self._ref.case_id, order.operation_id, order.fence),
-                        cause=cause,
-                        # The text of other errors may quote people's data, which has no place in a history.
-                        message=str(fault) if isinstance(fault, StoryMissing) else type(fault).__name__,
-                    ),
-                    result_type=News,
-                    start_to_close_timeout=ENGINE_TIMEOUT,
-                    retry_policy=UNTIL_IT_WORKS,
-                    summary=f"{order.name} can't go on",
+                block = BlockCall(
+                    *(self._ref.process, self._ref.case_id, order.operation_id, order.fence),
+                    cause=cause,
+                    # The text of other errors may quote people's data, which has no place in a history.
+                    message=str(fault) if isinstance(fault, StoryMissing) else type(fault).__name__,
+                )
+                news = await self._act(
+                    workflow.execute_activity(
+                        messages.BLOCK,
+                        block,
+                        result_type=News,
+                        start_to_close_timeout=ENGINE_TIMEOUT,
+                        retry_policy=UNTIL_IT_WORKS,
+                        summary=f"{order.name} can't go on",
+                    )
                 )
                 self._hear(news)
                 await self._helped(order, None, None, news.version)
 
     async def _finish(self, order: Order, to_state: str | None) -> FinishAnswer:
         call = FinishCall(self._ref.process, self._ref.case_id, order.operation_id, order.fence, to_state)
-        answer = await workflow.execute_local_activity(
-            messages.FINISH,
-            call,
-            result_type=FinishAnswer,
-            start_to_close_timeout=LOCAL_TIMEOUT,
-            retry_policy=UNTIL_IT_WORKS,
+        answer = await self._act(
+            workflow.execute_local_activity(
+                messages.FINISH,
+                call,
+                result_type=FinishAnswer,
+                start_to_close_timeout=LOCAL_TIMEOUT,
+                retry_policy=UNTIL_IT_WORKS,
+            )
         )
         if answer.news is not None:
             self._hear(answer.news)
@@ -359,7 +407,7 @@ class CaseWorkflow:
         while True:
             if self._taken_over(order):
                 raise Superseded
-            answer = await self._attempt(order, call)
+            answer = await self._act(self._attempt(order, call))
             if answer.news is not None:
                 self._hear(answer.news)
             match answer.state:
@@ -391,7 +439,9 @@ class CaseWorkflow:
         try:
             return await handle
         except ActivityError as fault:
-            if isinstance(fault.cause, CancelledError):
+            # Once its cancellation was asked for, Temporal does not try an activity again, whatever ended it: a dead
+            # worker, an outage of ours. What became of the effect the new operation finds out.
+            if self._taken_over(order) or isinstance(fault.cause, CancelledError):
                 raise Superseded from fault
             raise
 
@@ -439,9 +489,11 @@ class CaseWorkflow:
         """Take in how the case stands, unless something newer is known."""
         if news.version <= self._news.version:
             return
-        before, self._news = self._news, news
-        workflow.set_current_details(telling.details(news.status))
-        shown, shows = telling.attributes(before.status), telling.attributes(news.status)
+        details, shows = telling.details(news.status), telling.attributes(news.status)
+        if news.deadline_at is not None:
+            datetime.fromisoformat(news.deadline_at).astimezone(UTC)  # raises here what must not raise in the loop
+        shown, self._news = telling.attributes(self._news.status), news
+        workflow.set_current_details(details)
         if shown != shows:
             state, condition, owner = shows
             updates: list[SearchAttributeUpdate[Any]] = [

@@ -1,0 +1,72 @@
+"""A case is taken over while something acts, and the worker dies or freezes at that moment."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client
+
+from caseward.messages import workflow_id
+from tests.faults.company import PATIENCE, Company
+
+
+class TestATakeoverOfAnUndo:
+    @pytest.mark.parametrize("worker", ["is killed", "is frozen"])
+    async def test_while_its_compensation_acts_comes_to_its_end(self, company: Company, worker: str, report):
+        case = await company.in_review()
+        await company.fault(partner="mail", call="send", mode="reject", times=1)
+        await company.approve(case)
+        await company.operator.until(case["case_id"], lambda now: now["condition"] == "blocked")
+        await company.fault(partner="bank", call="close_payee", mode="slow", times=1, seconds=4)
+        await company.operator.override(case, "undo", reason="The wrong vendor")
+        await company.operator.until(case["case_id"], acting("open_payee:undo"))
+        await company.operator.override(case, "force_cancel", reason="The vendor is insolvent")
+        await until_cancel_was_asked(company, case)
+        if worker == "is killed":
+            await company.stack.kill("worker")
+            await company.stack.start_service("worker")
+        else:
+            pid = company.stack.children["worker"].pid
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(8)  # longer than Temporal waits for a heartbeat
+            os.kill(pid, signal.SIGCONT)
+        closed = await company.operator.until(
+            case["case_id"], lambda now: now["state"] == "cancelled" and now["operation"] is None, within=PATIENCE
+        )
+        assert closed["condition"] == "done"
+        await report.of_kill("worker", f"undo taken over, {worker}", company, [case])
+
+
+class TestATakeoverOfAStepThatNeedsNoUndo:
+    async def test_keeps_what_its_attempt_did(self, company: Company, report):
+        case = await company.in_review()
+        await company.fault(partner="mail", call="send", mode="slow", times=1, seconds=8)  # beyond our deadline
+        approval = await company.approve(case)
+        await company.operator.until(case["case_id"], acting("send_welcome"))
+        await company.operator.override(case, "undo", reason="The wrong vendor", send={"wait": 30})
+        await company.settled(case, "in_review")
+        steps = (await company.operator.operation(approval["operation_id"]))["steps"]
+        mailed = next(step for step in steps if step["name"] == "send_welcome")
+        assert (mailed["state"], mailed["outcome"]) == ("voided", "unknown")
+        await report.of_kill("nobody", "step without undo taken over", company, [case])
+
+
+def acting(step: str):
+    def wanted(now: dict) -> bool:
+        steps = now["operation"]["steps"] if now["operation"] else []
+        return any(shown["name"] == step and shown["state"] == "running" for shown in steps)
+
+    return wanted
+
+
+async def until_cancel_was_asked(company: Company, case: dict) -> None:
+    """Wait until the workflow has heard of the takeover and told the activity."""
+    temporal = await Client.connect(company.stack.temporal_address, namespace="caseward")
+    handle = temporal.get_workflow_handle(workflow_id("vendor_onboarding", case["case_id"]))
+    async with asyncio.timeout(30):
+        while True:
+            events = (await handle.fetch_history()).events
+            if any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED for event in events):
+                return

@@ -1,0 +1,59 @@
+"""A time-skipping Temporal, a worker and a scripted engine for each test: the server has one clock for all its cases."""
+
+import sysconfig
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from caseward.outbox.to_temporal import BUSINESS_KEY
+from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
+from caseward.workflow.sandbox import runner
+from tests.workflows.engine import Engine, Engines
+from workflows.vendor_onboarding import VendorOnboarding
+
+SERVER = Path(sysconfig.get_path("scripts")) / "temporal-test-server"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def temporal() -> AsyncIterator[WorkflowEnvironment]:
+    environment = await WorkflowEnvironment.start_time_skipping(test_server_existing_path=str(SERVER))
+    async with environment:
+        keys = {key.name: key.indexed_value_type.value for key in (STATE, CONDITION, RECOVERY_OWNER, BUSINESS_KEY)}
+        await environment.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=environment.client.namespace, search_attributes=keys)
+        )
+        yield environment
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engines(temporal: WorkflowEnvironment) -> AsyncIterator[Engines]:
+    client = await Client.connect(temporal.client.service_client.config.target_host)
+    engines = Engines(temporal, client)
+    async with Worker(
+        client,
+        task_queue=engines.task_queue,
+        workflows=[VendorOnboarding],
+        activities=engines.activities(),
+        workflow_runner=runner(),
+    ):
+        yield engines
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def engine(engines: Engines) -> AsyncIterator[Engine]:
+    """The engine of a new case, with the case's workflow not started yet."""
+    engine = engines.new()
+    yield engine
+    await engine.end()
+
+
+@pytest.fixture
+def short_history(monkeypatch) -> None:
+    """A run that holds more than a few events goes on as a new one."""
+    monkeypatch.setattr("caseward.workflow.case.HISTORY_LIMIT", 20)

@@ -1,0 +1,270 @@
+"""A scripted engine: it answers a case's activities as the test says, and remembers what it was asked, in order."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+
+from caseward import messages
+from caseward.documents import CaseFacts, status_document, step_documents
+from caseward.messages import (
+    AdmitAnswer,
+    AdmitCall,
+    BlockCall,
+    CaseRef,
+    DeadlineCall,
+    FinishAnswer,
+    FinishCall,
+    LoadAnswer,
+    News,
+    Offset,
+    Order,
+    Perform,
+    StepAnswer,
+    StepCall,
+    activity_name,
+    workflow_id,
+)
+from caseward.situation import UNDO_SUFFIX, Situation
+from processes.vendor_onboarding import VENDOR_ONBOARDING
+from tests.unit.test_policy import NOW, SITUATIONS, situation
+
+PROCESS = VENDOR_ONBOARDING.name
+WITHIN = 10  # seconds of real time until a test gives up waiting
+RESULTS: dict[str, dict[str, Any]] = {
+    "check_tax_id": {"registered": True},
+    "screen_sanctions": {"reference": "S1", "hits": 0},
+    "verify_account": {"reference": "B1", "match": "full"},
+    "create_in_erp": {"vendor_number": "V1"},
+    "open_payee": {"payee_id": "P1"},
+    "send_welcome": {"message_id": "M1"},
+}
+Answer = Any
+
+
+class Engine:
+    """Postgres and the partners, as one case's workflow sees them."""
+
+    def __init__(self, engines: "Engines") -> None:
+        self._engines = engines
+        self.temporal = engines.temporal
+        self.case_id = str(uuid4())
+        self.ref = CaseRef(PROCESS, self.case_id, "V-1")
+        self.asked: list[str] = []
+        """What the workflow asked for: the address of a step (`?` behind it: only find out), or an engine activity."""
+        self.calls: list[Any] = []
+        self.ended: list[str] = []
+        self.version = 1
+        self.latest = self.news_at(0)
+        """What Postgres would say now."""
+        self._answers: dict[str, deque[Answer]] = defaultdict(deque)
+        self._gates: list[asyncio.Event] = []
+        self._heard = asyncio.Condition()
+
+    # the script
+
+    def answers(self, address: str, *answers: Answer) -> None:
+        """The next answers of an activity: values, or functions of the call that make one (and may wait)."""
+        self._answers[address].extend(answers)
+
+    def gate(self, address: str, then: Answer = None) -> asyncio.Event:
+        """Hold the activity until the event is set."""
+        opened = asyncio.Event()
+        self._gates.append(opened)
+
+        async def wait(_call: Any) -> Answer:
+            beating = asyncio.create_task(_beat())
+            try:
+                # A cancelled activity goes on to its end, as ours do.
+                while not opened.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await opened.wait()
+            finally:
+                beating.cancel()
+            return then
+
+        self.answers(address, wait)
+        return opened
+
+    async def respond(self, address: str, call: Any, otherwise: Callable[[], Answer]) -> Any:
+        self.calls.append(call)
+        async with self._heard:
+            self.asked.append(address)
+            self._heard.notify_all()
+        answer = self._answers[address].popleft() if self._answers[address] else None
+        if callable(answer):
+            answer = await answer(call)
+        if isinstance(answer, Exception):
+            raise answer
+        self.ended.append(address)
+        return otherwise() if answer is None else answer
+
+    async def until_asked(self, address: str, times: int = 1, *, clock: timedelta | None = None) -> None:
+        """Wait until the workflow has asked for this so often, letting the time pass in these steps where it waits."""
+        try:
+            async with asyncio.timeout(WITHIN):
+                while clock is not None and self.asked.count(address) < times:
+                    await self.temporal.sleep(clock)
+                async with self._heard:
+                    await self._heard.wait_for(lambda: self.asked.count(address) >= times)
+        except TimeoutError:
+            raise AssertionError(f"not {times} times {address}, only {self.asked}") from None
+
+    # what it says
+
+    def news(self, now: Situation | None = None, **more: Any) -> News:
+        """How the case stands, newer than everything before."""
+        self.version += 1
+        self.latest = self.news_at(self.version, now, **more)
+        return self.latest
+
+    def news_at(self, version: int, now: Situation | None = None, **more: Any) -> News:
+        now = replace(now or SITUATIONS["running"], version=version, case_id=UUID(self.case_id))
+        facts = CaseFacts(business_key="V-1", title="", subject={}, subject_revision=1, opened_at=NOW, changed_at=NOW)
+        declared = now.process.transition(now.operation.name) if now.operation else None
+        steps = step_documents(now.process, declared.steps if declared else (), now.effects, [])
+        return News(version, status_document(now, facts, steps), **more)
+
+    def answer(self, state: str, **more: Any) -> StepAnswer:
+        news = self.news()
+        return StepAnswer(state, version=news.version, news=news, **more)  # type: ignore[arg-type]
+
+    def done(self, step: str) -> StepAnswer:
+        return self.answer("settled", happened=True, result=RESULTS.get(step, {"reference": "R1"}))
+
+    def left_out(self) -> StepAnswer:
+        return self.answer("settled", happened=False)
+
+    def finished(self, **more: Any) -> FinishAnswer:
+        news = self.news(more.pop("now", situation("active")), **more)
+        return FinishAnswer("finished", news.version, news=news)
+
+    def order(self, name: str, fence: int, **more: Any) -> Order:
+        self.version += 1
+        kind = "override" if name in {"undo", "force_cancel"} else "transition"
+        fields: dict[str, Any] = {"takes_over": True, "story": kind == "transition", "version": self.version}
+        return Order(f"operation-{fence}", kind, name, fence, **(fields | more))
+
+    def offset(self, step: str, fence: int, *, settled: bool = True) -> Offset:
+        return Offset(f"operation-{fence}:{step}", step, settled=settled)
+
+    def nudge(self, override: str, step: str | None = None, *, fence: int = 2, version: int | None = None) -> Order:
+        if version is None:
+            self.version += 1
+        return Order(
+            f"help-{uuid4()}", "override", override, fence, takes_over=False, step=step, version=version or self.version
+        )
+
+    # the dispatcher's side
+
+    async def send(self, *orders: Order, news: News | None = None) -> WorkflowHandle[Any, Any]:
+        """Signal with start, as the dispatcher does."""
+        return await self._engines.client.start_workflow(
+            PROCESS,
+            self.ref,
+            id=workflow_id(PROCESS, self.case_id),
+            task_queue=self._engines.task_queue,
+            start_signal=messages.PERFORM,
+            start_signal_args=[Perform(list(orders), news or self.news_at(self.version))],
+        )
+
+    async def run_id(self) -> str:
+        """Which run works for the case now."""
+        return (await self.handle.describe()).run_id
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, Any]:
+        return self._engines.client.get_workflow_handle(workflow_id(PROCESS, self.case_id))
+
+    async def time_passes(self, by: timedelta) -> None:
+        await self.temporal.sleep(by)
+
+    async def now(self) -> datetime:
+        return await self.temporal.get_current_time()
+
+    async def end(self) -> None:
+        """Let the workflow close by itself: one terminated in the middle of a task keeps the clock from moving."""
+        for answers in self._answers.values():
+            answers.clear()
+        for gate in self._gates:
+            gate.set()
+        closed = Order("operation-999", "transition", "reject", 999, takes_over=True, finished=True)
+        await self.send(closed, news=self.news_at(9999, situation("rejected"), final=True))
+
+
+async def _beat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(0.5)
+
+
+class Engines:
+    """Every case's engine, and the activities that lead to them."""
+
+    def __init__(self, temporal: WorkflowEnvironment, client: Client) -> None:
+        self.temporal = temporal
+        self.client = client
+        """Without time skipping: waiting for a result does not move the clock."""
+        self.task_queue = f"caseward-{uuid4()}"
+        self._by_case: dict[str, Engine] = {}
+
+    def new(self) -> Engine:
+        engine = Engine(self)
+        self._by_case[engine.case_id] = engine
+        return engine
+
+    def activities(self) -> list[Callable[..., Awaitable[Any]]]:
+        steps = [self._step(step.name) for step in VENDOR_ONBOARDING.steps.values()]
+        steps += [self._step(step.name + UNDO_SUFFIX) for step in VENDOR_ONBOARDING.steps.values() if step.compensable]
+        return [*steps, *self._engine_activities()]
+
+    def _step(self, address: str) -> Callable[..., Awaitable[Any]]:
+        @activity.defn(name=activity_name(PROCESS, address))
+        async def run_step(call: StepCall) -> StepAnswer:
+            engine = self._by_case[call.case_id]
+            where = f"{address}?" if call.settle_only else address
+            return await engine.respond(where, call, lambda: engine.done(call.step))
+
+        return run_step
+
+    def _engine_activities(self) -> list[Callable[..., Awaitable[Any]]]:
+        @activity.defn(name=messages.LOAD)
+        async def load(ref: CaseRef) -> LoadAnswer:
+            engine = self._by_case[ref.case_id]
+            return await engine.respond("load", ref, lambda: LoadAnswer(engine.latest))
+
+        @activity.defn(name=messages.FINISH)
+        async def finish(call: FinishCall) -> FinishAnswer:
+            engine = self._by_case[call.case_id]
+            return await engine.respond("finish", call, engine.finished)
+
+        @activity.defn(name=messages.PASS_DEADLINE)
+        async def pass_deadline(call: DeadlineCall) -> News:
+            engine = self._by_case[call.case_id]
+            return await engine.respond("deadline", call, lambda: engine.news(situation("in_review")))
+
+        @activity.defn(name=messages.BLOCK)
+        async def block(call: BlockCall) -> News:
+            engine = self._by_case[call.case_id]
+            return await engine.respond("block", call, lambda: engine.news(SITUATIONS["the story is blocked"]))
+
+        @activity.defn(name=messages.ADMIT)
+        async def admit(call: AdmitCall) -> AdmitAnswer:
+            engine = self._by_case[call.case_id]
+            return await engine.respond("admit", call, lambda: AdmitAnswer(accepted=True, operation_id="operation-9"))
+
+        return [load, finish, pass_deadline, block, admit]
+
+
+def our_fault() -> ApplicationError:
+    """Postgres is away: an activity raises, and is tried again until it works."""
+    return ApplicationError("the database is away", type="OperationalError")

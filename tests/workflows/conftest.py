@@ -1,4 +1,4 @@
-"""A time-skipping Temporal, a worker and a scripted engine for each test: the server has one clock for all its cases."""
+"""A time-skipping Temporal, a worker and a scripted engine for each test: the server has one clock for all cases."""
 
 import sysconfig
 from collections.abc import AsyncIterator

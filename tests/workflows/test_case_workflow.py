@@ -608,7 +608,7 @@ class TestNewRuns:
         description = await engine.handle.describe()
         assert description.run_id != first
         assert description.history_length < 150
-        # A task that closes the run is done again when news came meanwhile, its local activity too: finishing allows it.
+        # A task that closes the run is done again when news came meanwhile, and its finish with it, which allows that.
         assert {call.operation_id for call in engine.calls if isinstance(call, FinishCall)} == {"operation-2"}
 
     async def test_what_came_meanwhile_is_not_lost(self, engine: Engine, short_history):

@@ -160,6 +160,13 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         from_state=_resting(work, voided),
         subject_revision=work.case.subject_revision,
     )
+    given_up = await work.session.scalars(
+        select(Effect)
+        .join(Operation, Operation.id == Effect.operation_id)
+        .where(Operation.case_id == work.case.id, Effect.decision == "given_up", Effect.outcome == "unknown")
+    )
+    for effect in given_up:
+        work.effects.setdefault(effect.key, effect)
     offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
     if voided is not None:
         offsets += [effect for effect in await _effects_of(work, voided) if effect not in offsets]
@@ -281,6 +288,9 @@ async def _leave_alone(work: LockedCase, effect: Effect) -> None:
 
 def _release(work: LockedCase, effect: Effect) -> None:
     """What surely did not happen needs no asking; what is unknown is asked again now."""
+    if effect.decision == "given_up" and effect.outcome == "unknown":
+        effect.decision = effect.settled_at = None  # the operation went on without it; now it matters
+        due_again(work, effect)
     if effect.state in {"settled", "running"}:
         return
     if effect.outcome == "failed" or effect.ruled_out_by is not None:

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.db.tables import Message, Operation
+from caseward.db.tables import Case, Message, Operation
 
 CHANNEL = "caseward_outbox"  # a trigger notifies it for every new message
 TO_TEMPORAL = "temporal"
@@ -49,9 +49,21 @@ _CLAIM = (
     .returning(Message.id, Message.destination, Message.case_id, Message.operation_id, Message.payload, Message.tries)
     .execution_options(synchronize_session=False)
 )
+# Whoever changes operations holds their case, or two of them may each wait for what the other has.
+_TURN = (
+    select(Case.id)
+    .where(Case.id.in_(bindparam("cases", expanding=True)))
+    .order_by(Case.id)
+    .with_for_update(key_share=True)
+    .cte("turn")
+)
 _OPERATIONS_DISPATCHED = (
     update(Operation)
-    .where(Operation.id.in_(bindparam("operations", expanding=True)), Operation.dispatched_at.is_(None))
+    .where(
+        Operation.case_id.in_(select(_TURN.c.id)),
+        Operation.id.in_(bindparam("operations", expanding=True)),
+        Operation.dispatched_at.is_(None),
+    )
     .values(dispatched_at=func.clock_timestamp())
     .execution_options(synchronize_session=False)
 )
@@ -73,7 +85,8 @@ async def mark_dispatched(session: AsyncSession, messages: Sequence[Claimed]) ->
     """Keep the promise on record: the destination has it."""
     operations = [message.operation_id for message in messages if message.operation_id is not None]
     if operations:
-        await session.execute(_OPERATIONS_DISPATCHED, {"operations": operations})
+        cases = sorted({message.case_id for message in messages})
+        await session.execute(_OPERATIONS_DISPATCHED, {"operations": operations, "cases": cases})
     await session.execute(_MESSAGES_DISPATCHED, {"messages": [message.id for message in messages]})
 
 

@@ -356,6 +356,27 @@ class TestFailed:
         assert (await case.finish()).state == "finished"
         assert (await case.row()).state == "shipped"
 
+    @pytest.mark.parametrize("by", ["undo in flight", "undo", "force_cancel"])
+    async def test_what_was_given_up_unknown_is_found_out_when_it_is_to_be_taken_back(self, database, by):
+        desk = Desk(
+            database, parcels(step("book"), step("decorate", partner="askable", exhausted="proceed", retry=AT_ONCE))
+        )
+        case = await desk.open()
+        await case.take("ship")
+        await case.run("book")
+        desk.partner.next(LostReply())
+        answer = await case.run("decorate")
+        assert (answer.state, (await case.effect("decorate")).decision) == ("settled", "given_up")
+        if by != "undo in flight":
+            await case.finish()
+        if by == "force_cancel":
+            await case.take("take_back")
+        await case.time_passes(LONG)
+        await case.override(by.removesuffix(" in flight"), SENIOR)
+        assert await case.work() == "finished"
+        happened = [key.split(":", 1)[1] for key in desk.partner.happened]
+        assert happened == ["book", "decorate", "decorate:undo", "book:undo"]
+
     async def test_our_own_fault_before_sending_blocks_for_engineering(self, database):
         case = await shipping(database, step("book", owner="logistics"))
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text, update
 
 from caseward.cases.commands import note_parked, requeue_message
+from caseward.cases.locked import lock_case
 from caseward.db.tables import Message
 from caseward.errors import MessageNotFound
 from caseward.messages import News
@@ -87,6 +88,16 @@ async def waiting(desk: Desk) -> list[Message]:
         return list(rows)
 
 
+async def touch(session, operation_id: UUID) -> None:
+    await session.execute(text("UPDATE operations SET reason = 'changed' WHERE id = :id"), {"id": operation_id})
+
+
+async def somebody_waits(desk: Desk) -> bool:
+    """Some transaction waits for another's row."""
+    async with desk.database.transaction() as session:
+        return bool(await session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
+
+
 class TestDispatch:
     async def test_all_of_one_case_travel_together_in_their_order(self, desk, dispatcher, destination):
         case, other = await desk.open(), await desk.open()
@@ -105,6 +116,23 @@ class TestDispatch:
         assert (await case.operation(ship.operation_id)).dispatched_at is None
         await dispatcher.dispatch_due()
         assert (await case.operation(ship.operation_id)).dispatched_at is not None
+
+    async def test_waits_for_its_turn_at_the_case_like_everybody(self, desk, dispatcher):
+        """Whoever changes two operations of a case holds the case; or each would wait for what the other has."""
+        case = await desk.open()
+        first = await case.take("ship")
+        second = await case.take("cancel")
+        async with desk.database.transaction() as session, asyncio.TaskGroup() as group:
+            await lock_case(session, desk.catalogue, case.id)
+            await touch(session, second.operation_id)
+            marking = group.create_task(dispatcher.dispatch_due())
+            async with asyncio.timeout(10):
+                while not await somebody_waits(desk):
+                    await asyncio.sleep(0)
+            await touch(session, first.operation_id)
+            await session.commit()
+            await marking
+        assert await waiting(desk) == []
 
     async def test_nothing_due_is_no_work(self, desk, dispatcher, destination):
         assert not await dispatcher.dispatch_due()

@@ -8,7 +8,16 @@ from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.worker import Worker
 
-from caseward.messages import PERFORM, AdmitAnswer, FinishAnswer, FinishCall, LoadAnswer, StepAnswer
+from caseward.messages import (
+    PERFORM,
+    AdmitAnswer,
+    FinishAnswer,
+    FinishCall,
+    LoadAnswer,
+    News,
+    Perform,
+    StepAnswer,
+)
 from caseward.workflow.sandbox import runner
 from tests.unit.test_policy import SITUATIONS, situation
 from tests.workflows.engine import WITHIN, Engine, our_fault
@@ -377,6 +386,21 @@ class TestSignals:
             await engine.end()
             await asyncio.wait_for(handle.result(), WITHIN)
         assert asked == ["create_in_erp:undo", "finish"]
+
+    async def test_a_fence_that_somebody_made_up_does_not_deafen_it(self, engine: Engine):
+        engine.answers("create_in_erp", StepAnswer("superseded"))
+        engine.answers("load", LoadAnswer(engine.news(situation("active")), None, fence=2))
+        await engine.send(engine.order("approve", 1_000_000))
+        await engine.until_asked("load")
+        await engine.send(engine.order("suspend", 3))
+        await engine.until_asked("finish")
+        assert engine.asked == ["create_in_erp", "load", "block_in_erp", "suspend_payee", "finish"]
+
+    async def test_news_that_somebody_made_up_are_not_believed(self, engine: Engine):
+        handle = await engine.send(engine.order("open", 1, finished=True, story=False))
+        await handle.signal(PERFORM, Perform([], News(99, {"state": 7})))
+        await engine.send(engine.order("suspend", 3))
+        await engine.until_asked("finish")
 
     async def test_a_mere_wake_reads_how_the_case_stands(self, engine: Engine):
         engine.answers("load", LoadAnswer(engine.news(), engine.order("suspend", 4)))

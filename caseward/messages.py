@@ -107,7 +107,7 @@ class StepCall:
 class StepAnswer:
     """What stands after an activity; the workflow obeys it."""
 
-    state: Literal["settled", "retrying", "waiting", "blocked", "superseded"]
+    state: Literal["settled", "retrying", "waiting", "paused", "blocked", "superseded"]
     version: int = 0
     happened: bool = False
     """Settled, and the outside change stands."""

@@ -10,8 +10,10 @@ from caseward.process import ENGINEERING, Process, Step
 
 Kind = Literal["transition", "override"]
 Direction = Literal["do", "undo"]
-OperationState = Literal["accepted", "running", "undoing", "completed", "undone", "superseded"]
-EffectState = Literal["running", "retrying", "waiting", "blocked", "settled"]
+OperationState = Literal[
+    "proposed", "accepted", "running", "undoing", "completed", "undone", "superseded", "declined", "expired"
+]
+EffectState = Literal["running", "retrying", "waiting", "paused", "blocked", "settled"]
 Outcome = Literal["succeeded", "failed", "unknown", "acknowledged", "not_needed"]
 DecisionMade = Literal["skipped", "marked_done", "given_up", "voided"]
 ConditionName = Literal["paused", "blocked", "undoing", "retrying", "waiting", "running", "queued", "done"]
@@ -20,6 +22,7 @@ StepState = Literal[
     "running",
     "retrying",
     "waiting",
+    "paused",
     "blocked",
     "succeeded",
     "not_needed",
@@ -30,7 +33,7 @@ StepState = Literal[
     "undone",
 ]
 
-FINISHED: frozenset[OperationState] = frozenset({"completed", "undone", "superseded"})
+FINISHED: frozenset[OperationState] = frozenset({"completed", "undone", "superseded", "declined", "expired"})
 UNDO_SUFFIX = ":undo"
 
 

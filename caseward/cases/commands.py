@@ -143,6 +143,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         timeline_head=GENESIS,
         opened_at=now,
         changed_at=now,
+        paused=None,
     )
 
 

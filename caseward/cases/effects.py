@@ -288,6 +288,7 @@ def _new_effect(opened: OpenStep, call: StepCall, partner: str) -> Effect:
         since=work.now,
         reserved_at=work.now,
         settled_at=None,
+        paused_by=None,
     )
     work.session.add(effect)
     work.effects[effect.key] = effect
@@ -488,10 +489,11 @@ def _answer(work: LockedCase, effect: Effect) -> StepAnswer:
     )
 
 
-_ANSWERS: dict[str, Literal["settled", "retrying", "waiting", "blocked"]] = {
+_ANSWERS: dict[str, Literal["settled", "retrying", "waiting", "paused", "blocked"]] = {
     "settled": "settled",
     "retrying": "retrying",
     "waiting": "waiting",
+    "paused": "paused",
     "blocked": "blocked",
 }
 

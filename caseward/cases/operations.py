@@ -80,6 +80,12 @@ def new_operation(
         dispatched_at=None,
         started_at=None,
         finished_at=None,
+        confirmations=0,
+        confirmed_by=[],
+        expires_at=None,
+        proposal=None,
+        plan=None,
+        bulk_id=None,
     )
 
 

@@ -1,6 +1,6 @@
 """Every table of the engine, on one page.
 
-Lock order of every transaction that writes: case, operation, effect, attempt, timeline entry, outbox message.
+Lock order of every transaction that writes: case, operation, effect, attempt, pause, timeline entry, outbox message.
 """
 
 from datetime import datetime
@@ -92,6 +92,8 @@ class Case(Base):
     timeline_head: Mapped[bytes]
     opened_at: Mapped[datetime]
     changed_at: Mapped[datetime]
+    paused: Mapped[JSON | None]
+    """The case's own pause: since, reason, by, deadlines (`frozen` or `running`), left (seconds of a frozen one)."""
 
 
 class Subject(Base):
@@ -117,7 +119,12 @@ class Operation(Base):
             postgresql_where=text("idempotency_key IS NOT NULL"),
         ),
         Index("ix_operations_case", "case_id", "accepted_at"),
-        CheckConstraint("(state IN ('completed','undone','superseded')) = (finished_at IS NOT NULL)", name="finished"),
+        Index("ix_operations_proposed", "expires_at", postgresql_where=text("state = 'proposed'")),
+        Index("ix_operations_bulk", "bulk_id", postgresql_where=text("bulk_id IS NOT NULL")),
+        CheckConstraint(
+            "(state IN ('completed','undone','superseded','declined','expired')) = (finished_at IS NOT NULL)",
+            name="finished",
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -158,6 +165,17 @@ class Operation(Base):
     dispatched_at: Mapped[datetime | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    confirmations: Mapped[int] = mapped_column(server_default=text("0"), default=0)
+    """How many people must confirm it before it is accepted."""
+    confirmed_by: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"), default=list)
+    """Who did: actor, role, at."""
+    expires_at: Mapped[datetime | None]
+    proposal: Mapped[JSON | None]
+    """What a proposal is about; confirming is refused once any of it changed."""
+    plan: Mapped[JSON | None]
+    """Of a replay: per step what is run, reused or offset."""
+    bulk_id: Mapped[UUID | None]
+    """The bulk run that it belongs to."""
 
 
 class Effect(Base):
@@ -168,6 +186,8 @@ class Effect(Base):
         Index("ix_effects_driven_by", "driven_by"),
         Index("ix_effects_operation", "operation_id"),
         Index("ix_effects_standing", "case_id", "settled_at", postgresql_where=text("standing")),
+        Index("ix_effects_blocked", "step", "partner", postgresql_where=text("state = 'blocked'")),
+        Index("ix_effects_paused", "paused_by", "since", postgresql_where=text("state = 'paused'")),
     )
 
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -207,6 +227,8 @@ class Effect(Base):
     since: Mapped[datetime]
     reserved_at: Mapped[datetime]
     settled_at: Mapped[datetime | None]
+    paused_by: Mapped[str | None]
+    """While it is `paused`: the key of the pause that it waits for."""
 
 
 class Attempt(Base):
@@ -264,3 +286,114 @@ class Message(Base):
     parked: Mapped[bool] = mapped_column(server_default=text("false"))
     error: Mapped[str | None]
     dispatched_at: Mapped[datetime | None]
+
+
+class Pause(Base):
+    """The permanent row of a process's or a partner's pause. A case's own pause stands in its case row."""
+
+    __tablename__ = "pauses"
+
+    key: Mapped[str] = mapped_column(primary_key=True)
+    """`process:{name}` or `partner:{name}`."""
+    id: Mapped[UUID] = mapped_column(unique=True)
+    number: Mapped[int]
+    """Rises with every change; part of the ETag of the cases it applies to."""
+    state: Mapped[str]
+    """`open`, `paused`, `probing` (a few cases may try) or `resuming` (its cases are woken at a limited rate)."""
+    since: Mapped[datetime]
+    reason: Mapped[str | None]
+    actor_id: Mapped[str | None]
+    actor_via: Mapped[str | None]
+    deadlines: Mapped[str]
+    """`frozen` or `running`."""
+    rate: Mapped[int]
+    """Cases a second that a resume wakes."""
+    failing: Mapped[list[Any]] = mapped_column(JSONB)
+    """Of a partner: the effects that failed in a row, without a success between."""
+    probe_at: Mapped[datetime | None]
+    probes_left: Mapped[int]
+    trips: Mapped[int]
+    """How often in a row the breaker tripped; each time it waits longer before it probes."""
+
+
+class Callback(Base):
+    """A partner's signed news of work that it acknowledged; stored before it is answered, once per event id."""
+
+    __tablename__ = "callbacks"
+    __table_args__ = (
+        Index("ix_callbacks_effect", "effect_key"),
+        Index("ix_callbacks_parked", "received_at", postgresql_where=text("parked")),
+    )
+
+    partner: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    effect_key: Mapped[str]
+    case_id: Mapped[UUID | None]
+    call: Mapped[str | None]
+    outcome: Mapped[str]
+    """`succeeded` or `failed`."""
+    answer: Mapped[JSON | None]
+    error: Mapped[JSON | None]
+    parked: Mapped[bool]
+    """Nothing here knows its key."""
+    received_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+
+
+class BulkRun(Base):
+    """One override over a frozen list of cases: first a few, then the rest at a limited rate."""
+
+    __tablename__ = "bulk_runs"
+    __table_args__ = (Index("uq_bulk_runs_idempotency", "actor_id", "idempotency_key", unique=True),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    """`canary`, `looking` (the first few are over), `ramping`, `stopped` or `completed`."""
+    override: Mapped[str]
+    input: Mapped[JSON]
+    reason: Mapped[str]
+    actor_id: Mapped[str]
+    actor_roles: Mapped[list[str]]
+    wanted: Mapped[JSON]
+    """The group it was made from: process, step, partner, fingerprint."""
+    canary: Mapped[int]
+    rate: Mapped[int]
+    """Cases a second, at most."""
+    stop_after: Mapped[int]
+    """Failures at which it stops by itself."""
+    stopped_because: Mapped[str | None]
+    idempotency_key: Mapped[str]
+    content_digest: Mapped[bytes]
+    traceparent: Mapped[str]
+    created_at: Mapped[datetime]
+    changed_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class BulkItem(Base):
+    """One case of a bulk run, with its verified outcome."""
+
+    __tablename__ = "bulk_items"
+    __table_args__ = (Index("ix_bulk_items_state", "bulk_id", "state", "number"),)
+
+    bulk_id: Mapped[UUID] = mapped_column(ForeignKey("bulk_runs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"))
+    effect_key: Mapped[str | None]
+    step: Mapped[str | None]
+    item: Mapped[str | None]
+    state: Mapped[str]
+    """`frozen`, `sent`, `repaired`, `blocked_again`, `refused` or `left`."""
+    operation_id: Mapped[UUID | None]
+    outcome: Mapped[JSON | None]
+    changed_at: Mapped[datetime]
+
+
+class Known(Base):
+    """What the reconciler last knew of the servers below us, to notice when one is not the one it was."""
+
+    __tablename__ = "known"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[JSON]
+    changed_at: Mapped[datetime]

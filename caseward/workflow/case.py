@@ -415,7 +415,7 @@ class CaseWorkflow:
                     return answer
                 case "superseded":
                     raise Superseded
-                case "blocked":
+                case "blocked" | "paused":
                     await self._helped(order, telling.address(call), call.item, answer.version)
                 case "retrying" | "waiting":
                     delay = timedelta(seconds=answer.delay) if answer.delay is not None else None

@@ -156,7 +156,7 @@ class Day:
 
     async def somebody_helps(self) -> None:
         """With the truth: what the partner did is done, what it did not is tried again or left out."""
-        for effect in (await self.effects()).values():
+        for effect in sorted((await self.effects()).values(), key=lambda each: each.state != "blocked"):
             if effect.state in {"settled", "running"} or str(effect.driven_by) != str(
                 (await self.case.row()).operation_id
             ):

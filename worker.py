@@ -20,6 +20,7 @@ from api.logs import set_up_logs
 from caseward import failpoints
 from caseward.activity import EffectRunner, engine_activities, step_activities
 from caseward.cases.commands import note_parked
+from caseward.chores import Chore, look_after
 from caseward.db.listen import listen
 from caseward.db.session import Database
 from caseward.errors import DeclarationInvalid
@@ -58,6 +59,11 @@ def build_activities(database: Database, catalogue: Catalogue, partners: Partner
     for name, process in catalogue.items():
         activities += step_activities(process, STEPS[name](partners), effects)
     return activities
+
+
+def build_chores() -> list[Chore]:
+    """What one worker at a time looks after, beside its activities."""
+    return []
 
 
 async def connect(settings: Settings) -> Client:
@@ -104,6 +110,7 @@ async def serve(settings: Settings) -> None:
         beside = [
             asyncio.create_task(dispatcher.run()),
             asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
+            asyncio.create_task(look_after(settings.database_url, build_chores())),
         ]
         print(READY, flush=True)  # noqa: T201 - the promise to whoever started us
         stopped = asyncio.create_task(stopping.wait())

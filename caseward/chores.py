@@ -55,7 +55,8 @@ async def _in_charge(
     finally:
         for task in mine:
             task.cancel()
-        await asyncio.gather(*mine, return_exceptions=True)
+        if mine:
+            await asyncio.wait(mine)
 
 
 async def _repeat(chore: Chore, log: structlog.stdlib.BoundLogger) -> None:

@@ -44,8 +44,8 @@ class Wiring:
         """The one transaction of a command: over, one way or the other, before anything is answered."""
         async with self.database.transaction() as session:
             yield session
-            failpoint("command.before_commit")
-        failpoint("command.after_commit")
+            await failpoint("command.before_commit")
+        await failpoint("command.after_commit")
 
 
 async def get_wiring(request: Request) -> Wiring:

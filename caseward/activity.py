@@ -159,14 +159,14 @@ class EffectRunner:
                 reservation = await effects.reserve(opened, call, offer, gateway.name, request)
                 if isinstance(reservation, StepAnswer):
                     return reservation
-            failpoint("effect.reserved")
+            await failpoint("effect.reserved", call.case_id)
             settlement = await self._act(task, exchange, asked, reservation, opened.step, call)
         finally:
             if task is not None and not task.done():
                 task.cancel()
-        failpoint("effect.acted")
+        await failpoint("effect.acted", call.case_id)
         answer = await self._settle(call, reservation, offer, settlement)
-        failpoint("effect.settled")
+        await failpoint("effect.settled", call.case_id)
         return answer
 
     async def _act(
@@ -398,7 +398,7 @@ def engine_activities(
     async def finish(call: FinishCall) -> FinishAnswer:
         async with database.transaction() as session:
             answer = await operations.finish(session, catalogue, call)
-        failpoint("operation.finished")
+        await failpoint("operation.finished", call.case_id)
         return answer
 
     @activity.defn(name=messages.PASS_DEADLINE)

@@ -1,7 +1,16 @@
-"""Failpoints: named places where a test may have the process killed, as a power cut would."""
+"""Failpoints: named places where a test may have the process killed, as a power cut would.
 
+`name[:n]` kills at once. `name[:n]@file` is for many at once: whoever reaches the place (each case at its n-th time) is
+written into the file and waits there, until somebody outside kills the process; who stands there already passes.
+`*@file` only writes down who passes where.
+"""
+
+import asyncio
 import os
 import signal
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
 
 NAMES = frozenset(
     {
@@ -16,22 +25,60 @@ NAMES = frozenset(
         "operation.finished",
     }
 )
+EVERYWHERE = "*"
+NOBODY = "-"  # stands in the file for who reaches a place that knows of no case
 
 _armed: dict[str, int] = {}
+_book: Path | None = None
+_waiting: set[str] = set()
+_reached: Counter[tuple[str, str]] = Counter()
 
 
 def arm(specification: str) -> None:
-    """Arm `name[:n]`: the process that reaches `name` for the n-th time dies by SIGKILL. ValueError if unknown."""
-    name, _, nth = specification.partition(":")
-    if name not in NAMES:
+    """Arm `name[:n]` or `name[:n]@file`. ValueError if there is no such name."""
+    global _book  # noqa: PLW0603 - one process, one order
+    place, _, file = specification.partition("@")
+    name, _, nth = place.partition(":")
+    if name not in NAMES and not (name == EVERYWHERE and file):
         message = f"no failpoint {name!r}; there are {', '.join(sorted(NAMES))}"
         raise ValueError(message)
+    _book = Path(file) if file else None
+    if _book is not None and _book.exists():
+        _waiting.update(line.partition(" ")[2] for line in _book.read_text().splitlines())
     _armed[name] = int(nth or 1)
 
 
-def failpoint(name: str) -> None:
-    """Die here, if armed. Unarmed it costs one look into an empty dictionary."""
-    if name in _armed:
+async def failpoint(name: str, *cases: object) -> None:
+    """Die or wait here, if armed. Unarmed it costs one look into an empty dictionary."""
+    if not _armed:
+        return
+    if _book is not None:
+        await _wait(_book, name, [str(case) for case in cases] or [NOBODY])
+    elif name in _armed:
         _armed[name] -= 1
         if _armed[name] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _wait(book: Path, name: str, cases: list[str]) -> None:
+    if EVERYWHERE in _armed:
+        _write(book, name, cases)
+        return
+    if name not in _armed:
+        return
+    caught: list[str] = []
+    for case in cases:
+        _reached[name, case] += 1
+        if case == NOBODY or (case not in _waiting and _reached[name, case] >= _armed[name]):
+            caught.append(case)
+    if caught:
+        _waiting.update(caught)
+        _write(book, name, caught)
+        while True:  # no timeout of ours gets us out of here: what comes is SIGKILL
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+
+def _write(book: Path, name: str, cases: list[str]) -> None:
+    with book.open("a") as file:
+        file.writelines(f"{name} {case}\n" for case in cases)

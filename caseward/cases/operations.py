@@ -426,7 +426,7 @@ async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) 
             work.finish_helper(helper)
     await complete(work, operation, call.to_state)
     work.touch()
-    failpoint("operation.before_finish")
+    await failpoint("operation.before_finish", call.case_id)
     return FinishAnswer("finished", work.case.version, news=work.news())
 
 

@@ -70,7 +70,7 @@ class Dispatcher:
             claimed = await store.claim(session, limit=BATCH)
         if not claimed:
             return False
-        failpoint("outbox.claimed")
+        await failpoint("outbox.claimed", *{message.case_id for message in claimed})
         groups: dict[tuple[UUID, str], list[Claimed]] = defaultdict(list)
         for message in claimed:
             groups[message.case_id, message.destination].append(message)
@@ -98,7 +98,7 @@ class Dispatcher:
             else:
                 await self._refused(group[0], f"{type(fault).__name__}: {fault}"[:500])
             return
-        failpoint("outbox.signalled")
+        await failpoint("outbox.signalled", group[0].case_id)
         async with self._database.transaction() as session:
             await store.mark_dispatched(session, group)
 

@@ -109,6 +109,8 @@ class AnyOf:
 
 
 OutboxReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
+# The whole business data of a case, every revision of it, to be taken away.
+EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
 OutboxOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
 
 

@@ -9,8 +9,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 _TEXT = {"schema": {"type": "string"}}
 ETAG = {"ETag": {"description": "The version of the case.", **_TEXT}}
-_NO_STORE = {"Cache-Control": {"description": "The answer depends on who asks.", **_TEXT}}
+NO_STORE = {"Cache-Control": {"description": "The answer depends on who asks.", **_TEXT}}
 LOCATION = {"Location": {"description": "Where it is from now on.", **_TEXT}}
+DOWNLOAD = {"Content-Disposition": {"description": "The name to save it under.", **_TEXT}}
 _APPLIED = {"Preference-Applied": {"description": "The wait that was granted.", **_TEXT}}
 
 _SAYS: Mapping[int, str] = {
@@ -49,11 +50,11 @@ def success(status: int, description: str, *headers: Mapping[str, Any]) -> Respo
 _COMMAND = (400, 401, 403, 404, 409, 412, 413, 422, 503)
 
 OPENING: Responses = {
-    **success(201, "The case, opened now or by the same command before", LOCATION, ETAG, _NO_STORE),
+    **success(201, "The case, opened now or by the same command before", LOCATION, ETAG, NO_STORE),
     **problems(*(status for status in _COMMAND if status not in {404, 412}), 404),
 }
 READING: Responses = problems(401, 404, 422, 503)
-READING_CASE: Responses = {**success(200, "The case as this actor sees it", ETAG, _NO_STORE), **READING}
+READING_CASE: Responses = {**success(200, "The case as this actor sees it", ETAG, NO_STORE), **READING}
 
 
 def command(schema: str = "#/components/schemas/OperationDocument") -> Responses:

@@ -4,14 +4,24 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import etag
-from api.deps import CurrentActor, OutboxOperator, OutboxReader, Session, Wired
-from api.responses import READING, READING_CASE, problems
+from api.deps import CurrentActor, EvidenceReader, OutboxOperator, OutboxReader, Session, Wired
+from api.responses import DOWNLOAD, NO_STORE, READING, READING_CASE, problems, success
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
-from caseward.documents import CaseDocument, CaseList, MessageDocument, MessageList, OperationDocument, Timeline
+from caseward.cases.export import evidence, file_name
+from caseward.documents import (
+    CaseDocument,
+    CaseList,
+    EvidenceDocument,
+    MessageDocument,
+    MessageList,
+    OperationDocument,
+    Timeline,
+)
 from caseward.situation import ConditionName
 
 router = APIRouter(prefix="/v1")
@@ -72,6 +82,20 @@ async def get_timeline(
 ) -> Timeline:
     """What happened, in order; entries are never changed or removed."""
     return await queries.get_timeline(session, wiring.catalogue, case_id=case_id, actor=actor, after=after, limit=limit)
+
+
+@router.get(
+    "/cases/{case_id}/evidence",
+    operation_id="export_evidence",
+    tags=["Cases"],
+    response_model=EvidenceDocument,
+    responses={**success(200, "The evidence file, as a download", DOWNLOAD, NO_STORE), **READING, **problems(403)},
+)
+async def export_evidence(wiring: Wired, actor: EvidenceReader, case_id: UUID) -> StreamingResponse:
+    """A case with every operation and entry, as a file that `caseward timeline verify --file` checks offline."""
+    parts = await evidence(wiring.database, wiring.catalogue, case_id=case_id, actor=actor)
+    named = {"Content-Disposition": f'attachment; filename="{file_name(case_id)}"'}
+    return StreamingResponse(parts, media_type="application/json", headers=named)
 
 
 @router.get("/operations/{operation_id}", operation_id="get_operation", tags=["Operations"], responses=READING)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -79,6 +79,15 @@ class Client:
     async def get(self, href: str, **parameters: Any) -> Json:
         """Read a document. Raises Refused."""
         return read(await self._http.get(href, params=parameters))
+
+    async def download(self, href: str) -> AsyncIterator[bytes]:
+        """A document in parts, as it comes. Raises Refused, and httpx2.TransportError where it breaks off."""
+        async with self._http.stream("GET", href) as response:
+            if not response.is_success:
+                await response.aread()
+                read(response)
+            async for part in response.aiter_bytes():
+                yield part
 
     async def case(self, case_id: str) -> Json:
         """The case document."""

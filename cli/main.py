@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from cli.timeline import timeline
+
 if TYPE_CHECKING:
     from caseward.process import Process
 
@@ -22,6 +24,8 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # it would print the locals, secrets among them
 )
+
+cli.add_typer(timeline, name="timeline")
 
 
 @cli.callback()

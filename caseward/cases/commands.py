@@ -21,7 +21,6 @@ from caseward.cases.operations import (
     accept_undo,
     new_operation,
 )
-from caseward.cases.timeline import GENESIS
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Case, Effect, Message, Operation, Subject
 from caseward.errors import (
@@ -33,6 +32,7 @@ from caseward.errors import (
     MessageNotFound,
     VersionStale,
 )
+from caseward.evidence import GENESIS
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Nothing, Process

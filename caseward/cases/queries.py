@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,8 +37,8 @@ from caseward.documents import (
     step_documents,
 )
 from caseward.errors import CaseNotFound, InputInvalid, OperationNotFound
-from caseward.process import Catalogue
-from caseward.situation import FINISHED, Actor
+from caseward.process import Catalogue, Process
+from caseward.situation import FINISHED, Actor, EffectView
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
@@ -67,7 +67,7 @@ async def snapshot(session: AsyncSession) -> None:
 async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor) -> CaseDocument:
     """The case as this actor sees it. Raises CaseNotFound, also for one the actor may not see."""
     await snapshot(session)
-    case = await _visible_case(session, catalogue, case_id, actor)
+    case = await visible_case(session, catalogue, case_id, actor)
     work = await _read_case(session, catalogue, case)
     subject = await session.get_one(Subject, (case.id, case.subject_revision))
     now = await look_back(session, work.situation(), case)
@@ -97,14 +97,22 @@ async def get_operation(
     process = catalogue[operation.process]
     if not process.visible_to(actor.roles):
         raise OperationNotFound
-    rows = await session.scalars(
+    return (await operation_documents(session, process, [operation]))[0]
+
+
+async def operation_documents(
+    session: AsyncSession, process: Process, rows: Sequence[Operation]
+) -> list[OperationDocument]:
+    """Each with its steps and their attempts."""
+    ids = [row.id for row in rows]
+    found = await session.scalars(
         select(Effect)
-        .where(or_(Effect.operation_id == operation.id, Effect.driven_by == operation.id))
+        .where(or_(Effect.operation_id.in_(ids), Effect.driven_by.in_(ids)))
         .order_by(Effect.reserved_at, Effect.key)
     )
-    effects = {row.key: effect_view(row) for row in rows}
+    known = {row.key: row for row in found}
     attempts: dict[str, list[AttemptDocument]] = defaultdict(list)
-    for row in await attempts_of(session, list(effects)):
+    for row in await attempts_of(session, list(known)):
         attempts[row.effect_key].append(
             AttemptDocument(
                 number=row.number,
@@ -114,10 +122,26 @@ async def get_operation(
                 error=row.error,
             )
         )
-    missing = [key for key in operation.offsets if key not in effects]
+    missing = [key for row in rows for key in row.offsets if key not in known]
     if missing:  # taken on by a later operation
-        later = await session.scalars(select(Effect).where(Effect.key.in_(missing)))
-        effects |= {row.key: effect_view(row) for row in later}
+        known |= {row.key: row for row in await session.scalars(select(Effect).where(Effect.key.in_(missing)))}
+    documents: list[OperationDocument] = []
+    for operation in rows:
+        concerned = {
+            row.key: effect_view(row)
+            for row in known.values()
+            if operation.id in {row.operation_id, row.driven_by} or row.key in operation.offsets
+        }
+        documents.append(_operation_document(process, operation, concerned, attempts))
+    return documents
+
+
+def _operation_document(
+    process: Process,
+    operation: Operation,
+    effects: Mapping[str, EffectView],
+    attempts: Mapping[str, list[AttemptDocument]],
+) -> OperationDocument:
     mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in operation.offsets]
     compensations = [e for e in effects.values() if e.direction == "undo" and e not in mine]
     shown = [e for e in mine if e.key not in operation.offsets or e.operation_id == operation.id]
@@ -249,7 +273,7 @@ async def get_timeline(
     session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor, after: int = 0, limit: int = MAX_PAGE
 ) -> Timeline:
     """The entries behind number `after`, in order. Raises CaseNotFound."""
-    await _visible_case(session, catalogue, case_id, actor)
+    await visible_case(session, catalogue, case_id, actor)
     query = select(Entry).where(Entry.case_id == case_id, Entry.number > after).order_by(Entry.number)
     rows = list(await session.scalars(query.limit(limit + 1)))
     more = len(rows) > limit
@@ -294,7 +318,8 @@ def message_document(row: Message) -> MessageDocument:
     )
 
 
-async def _visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUID, actor: Actor) -> Case:
+async def visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUID, actor: Actor) -> Case:
+    """The case, if this actor may see it. Raises CaseNotFound."""
     case = await session.get(Case, case_id)
     if case is None or case.process not in catalogue or not catalogue[case.process].visible_to(actor.roles):
         raise CaseNotFound

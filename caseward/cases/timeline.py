@@ -1,17 +1,13 @@
 """The timeline: append-only, numbered per case, each entry chained to the one before by its hash."""
 
-import hashlib
-import json
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 from caseward.db.tables import Case, Entry
 from caseward.entries import SENTENCES
+from caseward.evidence import GENESIS, canonical, linked
 from caseward.situation import Actor
-
-GENESIS = bytes(32)  # the head of a timeline without entries
 
 
 def new_entry(
@@ -53,37 +49,26 @@ def new_entry(
 
 
 def chained(previous: bytes, entry: Entry) -> bytes:
-    """SHA-256 over the previous hash and the entry's canonical JSON (sorted keys, no spaces, UTC)."""
-    content = {
-        "case_id": str(entry.case_id),
-        "number": entry.number,
-        "type": entry.type,
-        "at": entry.at.astimezone(UTC).isoformat(),
-        "actor": [entry.actor_id, entry.actor_role, entry.actor_via],
-        "reason": entry.reason,
-        "operation_id": None if entry.operation_id is None else str(entry.operation_id),
-        "effect_key": entry.effect_key,
-        "traceparent": entry.traceparent,
-        "data": _as_read(entry.data),
-    }
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(previous + canonical.encode()).digest()
+    """The entry's hash behind the entry with the hash `previous`."""
+    return linked(previous, canonical_text(entry))
 
 
-def _as_read(value: Any) -> Any:
-    """JSON as Postgres will give it back: it keeps numbers as decimals, so that 1e+16 returns as an integer."""
-    match value:
-        case dict():
-            members = cast("dict[str, Any]", value)
-            return {name: _as_read(member) for name, member in members.items()}
-        case list() | tuple():
-            return [_as_read(member) for member in cast("list[Any]", value)]
-        case float() if not value:
-            return 0.0  # without a sign
-        case float() if "e+" in repr(value):
-            return int(Decimal(repr(value)))
-        case _:
-            return value
+def canonical_text(entry: Entry) -> str:
+    """All that the entry's hash covers."""
+    return canonical(
+        {
+            "case_id": str(entry.case_id),
+            "number": entry.number,
+            "type": entry.type,
+            "at": entry.at.astimezone(UTC).isoformat(),
+            "actor": [entry.actor_id, entry.actor_role, entry.actor_via],
+            "reason": entry.reason,
+            "operation_id": None if entry.operation_id is None else str(entry.operation_id),
+            "effect_key": entry.effect_key,
+            "traceparent": entry.traceparent,
+            "data": entry.data,
+        }
+    )
 
 
 def first_break(entries: list[Entry], head: bytes) -> int | None:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caseward.cases.timeline import GENESIS, chained, first_break, new_entry
+from caseward.cases.timeline import chained, first_break, new_entry
 from caseward.db.tables import Entry
 from caseward.entries import SENTENCES, sentence
+from caseward.evidence import GENESIS
 from caseward.situation import Actor
 
 NOW = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)

@@ -19,6 +19,7 @@ from activities.vendor_onboarding import VendorOnboardingSteps
 from api.logs import set_up_logs
 from caseward import failpoints
 from caseward.activity import EffectRunner, engine_activities, step_activities
+from caseward.cases.bulk_drive import drive
 from caseward.cases.commands import note_parked
 from caseward.chores import Chore, look_after
 from caseward.db.listen import listen
@@ -61,9 +62,9 @@ def build_activities(database: Database, catalogue: Catalogue, partners: Partner
     return activities
 
 
-def build_chores() -> list[Chore]:
+def build_chores(database: Database, catalogue: Catalogue) -> list[Chore]:
     """What one worker at a time looks after, beside its activities."""
-    return []
+    return [Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue))]
 
 
 async def connect(settings: Settings) -> Client:
@@ -110,7 +111,7 @@ async def serve(settings: Settings) -> None:
         beside = [
             asyncio.create_task(dispatcher.run()),
             asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
-            asyncio.create_task(look_after(settings.database_url, build_chores())),
+            asyncio.create_task(look_after(settings.database_url, build_chores(database, CATALOGUE))),
         ]
         print(READY, flush=True)  # noqa: T201 - the promise to whoever started us
         stopped = asyncio.create_task(stopping.wait())

@@ -69,6 +69,7 @@ class ConditionInfo(Document):
     attempts: int | None = None
     next_attempt_at: datetime | None = None
     deadline_at: datetime | None = None
+    fingerprint: str | None = None
 
 
 class AttemptDocument(Document):
@@ -96,6 +97,7 @@ class StepDocument(Document):
     since: datetime | None
     result: dict[str, Any] | None
     next_attempt_at: datetime | None
+    fingerprint: str | None = None
     attempts: list[AttemptDocument] | None = None
 
 
@@ -213,6 +215,7 @@ class OperationDocument(Document):
     recovery_owner: str | None
     blocked: dict[str, Any] | None
     steps: list[StepDocument]
+    bulk_id: UUID | None = None
     accepted_at: datetime
     dispatched_at: datetime | None
     started_at: datetime | None
@@ -300,6 +303,99 @@ class MessageList(Document):
     messages: list[MessageDocument]
 
 
+class BulkGroup(Document):
+    """Cases that are blocked at the same step, by the same partner, for the same reason."""
+
+    process: str
+    step: str | None
+    """None where the story itself can't go on."""
+    title: str
+    partner: str | None
+    cause: str | None
+    error_class: str | None
+    error_code: str | None
+    fingerprint: str
+    count: int
+    since: datetime
+    """Of the one that waits longest."""
+    example: str | None
+    """The partner's words in one of them."""
+    recovery_owner: str
+
+
+class BulkGroups(Document):
+    """What is blocked, the largest group first."""
+
+    groups: list[BulkGroup]
+
+
+class BulkNote(Document):
+    """A line of a run's own account."""
+
+    at: datetime
+    by: str
+    what: str
+    reason: str | None = None
+
+
+class BulkDocument(Document):
+    """A bulk run: one override over a frozen list of cases."""
+
+    bulk_id: UUID
+    state: str
+    sentence: str
+    override: str
+    reason: str
+    input: dict[str, Any]
+    actor: ActorDocument
+    group: dict[str, Any] | None
+    partners: list[str]
+    canary: int
+    rate: int
+    stop_after: int
+    look: bool
+    total: int
+    counts: dict[str, int]
+    """How many of its cases are in each state; every state stands here."""
+    stopped_because: str | None
+    account: list[BulkNote]
+    items: str
+    """The address of its cases."""
+    created_at: datetime
+    changed_at: datetime
+    finished_at: datetime | None
+
+
+class BulkList(Document):
+    """Bulk runs, the newest first."""
+
+    runs: list[BulkDocument]
+    next: str | None
+
+
+class BulkItemDocument(Document):
+    """One case of a bulk run, with its verified outcome."""
+
+    number: int
+    case_id: UUID
+    business_key: str
+    step: str | None
+    item: str | None
+    effect_key: str | None
+    state: str
+    operation_id: UUID | None
+    outcome: dict[str, Any] | None
+    begun_at: datetime | None
+    changed_at: datetime
+
+
+class BulkItemList(Document):
+    """The cases of a run in their order; `next` is the address of the following page."""
+
+    items: list[BulkItemDocument]
+    next: str | None
+
+
 class Me(Document):
     """The actor as the server sees it."""
 
@@ -350,6 +446,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
             attempts=current.attempts,
             next_attempt_at=current.next_attempt_at,
             deadline_at=current.deadline_at,
+            fingerprint=current.fingerprint,
         ),
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
@@ -448,6 +545,7 @@ def _begun(process: Process, effect: EffectView, attempts: Mapping[str, list[Att
         since=effect.since,
         result=dict(effect.result) if effect.result is not None else None,
         next_attempt_at=effect.next_attempt_at,
+        fingerprint=effect.fingerprint,
         attempts=None if attempts is None else attempts.get(effect.key, []),
     )
 

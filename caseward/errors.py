@@ -6,6 +6,7 @@ CasewardError
 │   ├── CaseNotFound              404
 │   ├── OperationNotFound         404
 │   ├── MessageNotFound           404
+│   ├── BulkNotFound              404
 │   ├── ActionNotAllowed          403 or 409, with the policy's reasons
 │   ├── BusinessKeyTaken          409
 │   ├── VersionStale              412
@@ -92,6 +93,17 @@ class MessageNotFound(CommandRefused):
 
     def __init__(self) -> None:
         super().__init__("No parked message has this id.")
+
+
+class BulkNotFound(CommandRefused):
+    """No bulk run has this id."""
+
+    code = "bulk_not_found"
+    status = 404
+    title = "No such bulk run"
+
+    def __init__(self) -> None:
+        super().__init__("No bulk run has this id.")
 
 
 class ActionNotAllowed(CommandRefused):

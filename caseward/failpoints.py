@@ -21,6 +21,8 @@ NAMES = frozenset(
         "effect.reserved",
         "effect.acted",
         "effect.settled",
+        "bulk.before_commit",
+        "bulk.sent",
         "operation.before_finish",
         "operation.finished",
     }

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from caseward.bulk import fingerprint
 from caseward.process import ENGINEERING, Process, Step
 
 Kind = Literal["transition", "override"]
@@ -85,6 +86,14 @@ class EffectView:
         return self.state != "settled"
 
     @property
+    def fingerprint(self) -> str | None:
+        """While it is blocked: what it has in common with others that one decision could mend."""
+        if self.state != "blocked":
+            return None
+        error = self.error or {}
+        return fingerprint(self.address, self.partner, self.cause, error.get("class"), error.get("code"))
+
+    @property
     def step_state(self) -> StepState:
         """The state as documents show it."""
         if self.state != "settled":
@@ -148,6 +157,8 @@ class Condition:
     attempts: int | None = None
     next_attempt_at: datetime | None = None
     deadline_at: datetime | None = None
+    fingerprint: str | None = None
+    """Of what is blocked: cases with the same one belong to one group of a bulk run."""
 
 
 def condition(now: Situation) -> Condition:
@@ -165,6 +176,7 @@ def condition(now: Situation) -> Condition:
             cause=operation.blocked["cause"],
             recovery_owner=ENGINEERING,
             last_error=operation.blocked["error"],
+            fingerprint=story_fingerprint(operation.blocked),
         )
     if unsettled and unsettled[0].state == "blocked":
         return _of_effect(now.process, unsettled[0])
@@ -185,6 +197,11 @@ def condition(now: Situation) -> Condition:
         since=operation.accepted_at,
         recovery_owner=now.process.owner,
     )
+
+
+def story_fingerprint(blocked: Mapping[str, Any]) -> str:
+    """The fingerprint of an operation whose story itself can't go on."""
+    return fingerprint(None, None, blocked["cause"], None, blocked["error"].get("code"))
 
 
 def _at_rest(now: Situation) -> Condition:
@@ -243,6 +260,7 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
         attempts=effect.attempt_count,
         next_attempt_at=effect.next_attempt_at,
         deadline_at=effect.answer_by if effect.state == "waiting" else None,
+        fingerprint=effect.fingerprint,
     )
 
 

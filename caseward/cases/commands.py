@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases import effects
-from caseward.cases.locked import LockedCase, lock_case, operation_view
+from caseward.cases.locked import LockedCase, effect_view, lock_case, operation_view
 from caseward.cases.operations import (
     Request,
     accept_force_cancel,
@@ -30,13 +30,14 @@ from caseward.errors import (
     IdempotencyKeyReused,
     InputInvalid,
     MessageNotFound,
+    Reason,
     VersionStale,
 )
 from caseward.evidence import GENESIS
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Nothing, Process
-from caseward.situation import Actor, EffectView, Situation
+from caseward.situation import Actor, EffectView, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,19 @@ class Envelope:
     traceparent: str
     if_match: frozenset[int] | None = None
     """Versions of which the case must have one."""
+    bulk: "OfBulk | None" = None
+    """The bulk run that it belongs to."""
+
+
+@dataclass(frozen=True)
+class OfBulk:
+    """A command that is one of many over a frozen list, agreed upon for what was blocked then."""
+
+    bulk_id: UUID
+    effect_key: str | None
+    """What was blocked; None for the story itself."""
+    fingerprint: str | None
+    """Why; None where nothing was, so that the case may be wherever the policy lets it."""
 
 
 @dataclass(frozen=True)
@@ -338,11 +352,27 @@ async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decisi
     version = work.case.version
     if envelope.if_match is not None and version not in envelope.if_match:
         raise VersionStale("The case has changed since.", state=work.case.state, version=version)
+    if envelope.bulk is not None and not _still_as_frozen(work, envelope.bulk):
+        raise ActionNotAllowed([MOVED], state=work.case.state, version=version)
     now = await whole_situation(work)
     decision = decide(now, envelope.actor, action)
     if not decision.allowed:
         raise ActionNotAllowed(decision.reasons, state=work.case.state, version=version)
     return decision
+
+
+MOVED = Reason("case_moved", "The case is no longer blocked as it was when the list was made.")
+
+
+def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
+    if frozen.fingerprint is None:
+        return True
+    if frozen.effect_key is None:
+        blocked = work.operation.blocked if work.operation else None
+        return blocked is not None and story_fingerprint(blocked) == frozen.fingerprint
+    driven = {effect.key: effect for effect in work.driven()}
+    effect = driven.get(frozen.effect_key)
+    return effect is not None and effect_view(effect).fingerprint == frozen.fingerprint
 
 
 async def whole_situation(work: LockedCase) -> Situation:
@@ -388,8 +418,7 @@ async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situat
 
 async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
     """The operation of the same command sent before; a concurrent twin waits here for the first one's commit."""
-    lock = hashlib.sha256(f"{envelope.actor.id}\0{envelope.idempotency_key}".encode()).digest()[:8]
-    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
+    await lock_key(session, envelope)
     sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
     found = (await session.execute(_TWIN, sent)).one_or_none()
     if found is None:
@@ -397,6 +426,12 @@ async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Acc
     if found.content_digest != digest:
         raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
     return Accepted(found.id, found.case_id, repeated=True)
+
+
+async def lock_key(session: AsyncSession, envelope: Envelope) -> None:
+    """Have the actor's Idempotency-Key to ourselves until this transaction ends."""
+    lock = hashlib.sha256(f"{envelope.actor.id}\0{envelope.idempotency_key}".encode()).digest()[:8]
+    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
 
 
 async def _claim_business_key(session: AsyncSession, process: str, business_key: str) -> None:
@@ -426,6 +461,7 @@ def _request(
         idempotency_key=envelope.idempotency_key,
         content_digest=digest,
         traceparent=envelope.traceparent,
+        bulk_id=envelope.bulk.bulk_id if envelope.bulk else None,
     )
 
 

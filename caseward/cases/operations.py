@@ -31,6 +31,7 @@ class Request:
     idempotency_key: str | None = None
     content_digest: bytes | None = None
     traceparent: str = field(default_factory=lambda: continue_trace(None))
+    bulk_id: UUID | None = None
 
 
 def new_operation(
@@ -85,7 +86,7 @@ def new_operation(
         expires_at=None,
         proposal=None,
         plan=None,
-        bulk_id=None,
+        bulk_id=request.bulk_id,
     )
 
 

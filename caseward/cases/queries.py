@@ -177,6 +177,7 @@ def _operation_document(
         recovery_owner=None if finished else (operation.blocked or {}).get("recovery_owner", open_owner),
         blocked=operation.blocked,
         steps=steps,
+        bulk_id=operation.bulk_id,
         accepted_at=operation.accepted_at,
         dispatched_at=operation.dispatched_at,
         started_at=operation.started_at,

@@ -121,6 +121,7 @@ class Operation(Base):
         Index("ix_operations_case", "case_id", "accepted_at"),
         Index("ix_operations_proposed", "expires_at", postgresql_where=text("state = 'proposed'")),
         Index("ix_operations_bulk", "bulk_id", postgresql_where=text("bulk_id IS NOT NULL")),
+        Index("ix_operations_blocked", "process", postgresql_where=text("blocked IS NOT NULL")),
         CheckConstraint(
             "(state IN ('completed','undone','superseded','declined','expired')) = (finished_at IS NOT NULL)",
             name="finished",
@@ -354,13 +355,19 @@ class BulkRun(Base):
     reason: Mapped[str]
     actor_id: Mapped[str]
     actor_roles: Mapped[list[str]]
-    wanted: Mapped[JSON]
-    """The group it was made from: process, step, partner, fingerprint."""
+    wanted: Mapped[JSON | None]
+    """The group it was made from: process, step, partner, fingerprint. None where cases were named."""
     canary: Mapped[int]
     rate: Mapped[int]
     """Cases a second, at most."""
     stop_after: Mapped[int]
     """Failures at which it stops by itself."""
+    look: Mapped[bool]
+    """After the first few somebody looks and says whether to go on."""
+    partners: Mapped[list[str]]
+    """Whom the frozen effects are addressed to; their declared limits bind the run."""
+    account: Mapped[list[Any]] = mapped_column(JSONB)
+    """What became of the run itself: at, by, what, reason."""
     stopped_because: Mapped[str | None]
     idempotency_key: Mapped[str]
     content_digest: Mapped[bytes]
@@ -374,18 +381,28 @@ class BulkItem(Base):
     """One case of a bulk run, with its verified outcome."""
 
     __tablename__ = "bulk_items"
-    __table_args__ = (Index("ix_bulk_items_state", "bulk_id", "state", "number"),)
+    __table_args__ = (
+        Index("ix_bulk_items_state", "bulk_id", "state", "number"),
+        Index("ix_bulk_items_answered", "bulk_id", "answered_at", postgresql_where=text("answered_at IS NOT NULL")),
+    )
 
     bulk_id: Mapped[UUID] = mapped_column(ForeignKey("bulk_runs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"))
     effect_key: Mapped[str | None]
     step: Mapped[str | None]
+    """Its address: the step, or `{step}:undo`."""
     item: Mapped[str | None]
+    partner: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+    """What it was blocked for when the list was made; None where nothing was."""
     state: Mapped[str]
-    """`frozen`, `sent`, `repaired`, `blocked_again`, `refused` or `left`."""
+    """One of `caseward.bulk.ItemState`."""
     operation_id: Mapped[UUID | None]
     outcome: Mapped[JSON | None]
+    begun_at: Mapped[datetime | None]
+    answered_at: Mapped[datetime | None]
+    """When it was seen that no request of it is on its way to the partner any more."""
     changed_at: Mapped[datetime]
 
 

@@ -206,8 +206,18 @@ COMMANDS = {
     CASE + "/overrides/undo": {OPERATOR, SENIOR},
     CASE + "/overrides/force-cancel": {SENIOR},
     "/v1/outbox/{message_id}/requeue": {OPERATOR, SENIOR},
+    "/v1/bulk": {OPERATOR, SENIOR},
+    "/v1/bulk/{bulk_id}/continue": {OPERATOR, SENIOR},
+    "/v1/bulk/{bulk_id}/stop": {OPERATOR, SENIOR},
 }
-NO_CASE = {"/v1/vendor-onboarding", "/v1/parcel-return", "/v1/outbox/{message_id}/requeue"}
+NO_CASE = {
+    "/v1/vendor-onboarding",
+    "/v1/parcel-return",
+    "/v1/outbox/{message_id}/requeue",
+    "/v1/bulk",
+    "/v1/bulk/{bulk_id}/continue",
+    "/v1/bulk/{bulk_id}/stop",
+}
 READS = {
     "/v1/cases": set(ROLES),
     CASE: SEES,
@@ -220,9 +230,13 @@ READS = {
     "/v1/schemas/{name}": set(ROLES),
     "/v1/me": set(ROLES),
     "/v1/outbox": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/bulk": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/bulk/groups": set(ROLES),
+    "/v1/bulk/{bulk_id}": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/bulk/{bulk_id}/items": {OPERATOR, SENIOR, AUDITOR},
 }
 
-FOR_SOME_ROLES = {"/v1/outbox", CASE + "/evidence"}
+FOR_SOME_ROLES = {"/v1/outbox", CASE + "/evidence", *(path for path in READS if path.startswith("/v1/bulk"))}
 
 
 def all_routes(office: Office) -> list[APIRoute]:
@@ -255,7 +269,7 @@ class TestRoutes:
             assert get_identity in asked, route.path
 
     async def test_without_a_token_none_answers(self, office: Office):
-        known = dict.fromkeys(("case_id", "operation_id", "process", "name", "message_id"), NOBODY)
+        known = dict.fromkeys(("case_id", "operation_id", "process", "name", "message_id", "bulk_id"), NOBODY)
         for path in COMMANDS:
             answer = await office.bearing(None).http.post(path.format(**known))
             assert answer.status_code == 401, path
@@ -276,10 +290,11 @@ class TestRoutes:
         for path, allowed in COMMANDS.items():
             case = await office.draft()
             message = await office.park_a_message(case)
+            bulk = await office.bulk_run(case) if "{bulk_id}" in path else None
             body = example.get(path)
             if path.endswith(("onboarding", "return")):
                 body = {**body, "business_key": new_key()}
-            answer = await person.command(path.format(case_id=case["case_id"], message_id=message), body)
+            answer = await person.command(path.format(case_id=case["case_id"], message_id=message, bulk_id=bulk), body)
             code = answer.json().get("code")
             if role in allowed and not path.startswith(PARCEL_CASE):
                 assert answer.status_code in {200, 201, 202, 409}, (path, answer.text)
@@ -295,6 +310,7 @@ class TestRoutes:
         case = await office.draft()
         operation = (await office.requester.take(case, "submit")).json()["operation_id"]
         known = {"case_id": case["case_id"], "operation_id": operation, "process": "vendor-onboarding"}
+        known["bulk_id"] = await office.bulk_run(case)
         for path, allowed in READS.items():
             if path.endswith("/stream") and role in allowed:
                 continue

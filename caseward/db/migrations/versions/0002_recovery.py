@@ -33,6 +33,7 @@ def upgrade() -> None:
         "ix_operations_proposed", "operations", ["expires_at"], postgresql_where=sa.text("state = 'proposed'")
     )
     op.create_index("ix_operations_bulk", "operations", ["bulk_id"], postgresql_where=sa.text("bulk_id IS NOT NULL"))
+    op.create_index("ix_operations_blocked", "operations", ["process"], postgresql_where=sa.text("blocked IS NOT NULL"))
     op.add_column("effects", sa.Column("paused_by", sa.Text(), nullable=True))
     op.create_index("ix_effects_blocked", "effects", ["step", "partner"], postgresql_where=sa.text("state = 'blocked'"))
     op.create_index(
@@ -83,10 +84,13 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("actor_id", sa.Text(), nullable=False),
         sa.Column("actor_roles", sa.ARRAY(sa.Text()), nullable=False),
-        sa.Column("wanted", _JSON, nullable=False),
+        sa.Column("wanted", _JSON, nullable=True),
         sa.Column("canary", sa.Integer(), nullable=False),
         sa.Column("rate", sa.Integer(), nullable=False),
         sa.Column("stop_after", sa.Integer(), nullable=False),
+        sa.Column("look", sa.Boolean(), nullable=False),
+        sa.Column("partners", sa.ARRAY(sa.Text()), nullable=False),
+        sa.Column("account", _LIST, nullable=False),
         sa.Column("stopped_because", sa.Text(), nullable=True),
         sa.Column("idempotency_key", sa.Text(), nullable=False),
         sa.Column("content_digest", sa.LargeBinary(), nullable=False),
@@ -105,15 +109,25 @@ def upgrade() -> None:
         sa.Column("effect_key", sa.Text(), nullable=True),
         sa.Column("step", sa.Text(), nullable=True),
         sa.Column("item", sa.Text(), nullable=True),
+        sa.Column("partner", sa.Text(), nullable=True),
+        sa.Column("fingerprint", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=True),
         sa.Column("outcome", _JSON, nullable=True),
+        sa.Column("begun_at", _INSTANT, nullable=True),
+        sa.Column("answered_at", _INSTANT, nullable=True),
         sa.Column("changed_at", _INSTANT, nullable=False),
         sa.ForeignKeyConstraint(["bulk_id"], ["bulk_runs.id"], name=op.f("fk_bulk_items_bulk_id")),
         sa.ForeignKeyConstraint(["case_id"], ["cases.id"], name=op.f("fk_bulk_items_case_id")),
         sa.PrimaryKeyConstraint("bulk_id", "number", name=op.f("pk_bulk_items")),
     )
     op.create_index("ix_bulk_items_state", "bulk_items", ["bulk_id", "state", "number"])
+    op.create_index(
+        "ix_bulk_items_answered",
+        "bulk_items",
+        ["bulk_id", "answered_at"],
+        postgresql_where=sa.text("answered_at IS NOT NULL"),
+    )
     op.create_table(
         "known",
         sa.Column("name", sa.Text(), nullable=False),
@@ -129,7 +143,7 @@ def downgrade() -> None:
     for index in ("ix_effects_paused", "ix_effects_blocked"):
         op.drop_index(index, table_name="effects")
     op.drop_column("effects", "paused_by")
-    for index in ("ix_operations_bulk", "ix_operations_proposed"):
+    for index in ("ix_operations_blocked", "ix_operations_bulk", "ix_operations_proposed"):
         op.drop_index(index, table_name="operations")
     op.drop_constraint(op.f("ck_operations_finished"), "operations", type_="check")
     op.create_check_constraint(

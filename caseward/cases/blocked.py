@@ -1,0 +1,156 @@
+"""What is blocked, in groups that one decision could mend, and the list of one group as it stands now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, DateTime, Select, and_, case, cast, func, null, select, union_all
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from caseward.bulk import fingerprint
+from caseward.db.tables import Case, Effect, Operation
+from caseward.documents import BulkGroup, BulkGroups
+from caseward.process import Catalogue, Process
+from caseward.situation import UNDO_SUFFIX, Actor, Direction, step_title
+
+
+def _blocked() -> Any:
+    """Every effect that blocks the operation in flight, and every operation that is blocked itself."""
+    of_effects = (
+        select(
+            Case.id.label("case_id"),
+            Case.process,
+            Effect.key.label("effect_key"),
+            (Effect.step + case((Effect.direction == "undo", UNDO_SUFFIX), else_="")).label("step"),
+            Effect.item,
+            Effect.partner,
+            Effect.cause,
+            Effect.error["class"].astext.label("error_class"),
+            Effect.error["code"].astext.label("error_code"),
+            Effect.error["message"].astext.label("message"),
+            Effect.recovery_owner,
+            Effect.since,
+        )
+        .join(Case, Case.operation_id == Effect.driven_by)
+        .where(Effect.state == "blocked")
+    )
+    nothing = null()
+    of_stories = (
+        select(
+            Case.id,
+            Case.process,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            Operation.blocked["cause"].astext,
+            nothing,
+            Operation.blocked["error"]["code"].astext,
+            Operation.blocked["error"]["message"].astext,
+            Operation.blocked["recovery_owner"].astext,
+            cast(Operation.blocked["since"].astext, DateTime(timezone=True)),
+        )
+        .join(Case, Case.operation_id == Operation.id)
+        .where(Operation.blocked.is_not(None))
+    )
+    return union_all(of_effects, of_stories).subquery("blocked")
+
+
+BLOCKED = _blocked()
+_ALIKE = tuple(BLOCKED.c[name] for name in ("process", "step", "partner", "cause", "error_class", "error_code"))
+_GROUPS = (
+    select(
+        *_ALIKE,
+        func.count().label("cases"),
+        func.min(BLOCKED.c.since).label("since"),
+        func.array_agg(aggregate_order_by(BLOCKED.c.message, BLOCKED.c.since))[1].label("example"),
+        func.min(BLOCKED.c.recovery_owner).label("recovery_owner"),
+    )
+    .group_by(*_ALIKE)
+    .order_by(func.count().desc(), func.min(BLOCKED.c.since))
+)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """One thing that is blocked."""
+
+    case_id: UUID
+    process: str
+    effect_key: str | None = None
+    step: str | None = None
+    item: str | None = None
+    partner: str | None = None
+    fingerprint: str | None = None
+
+
+async def blocked_groups(
+    session: AsyncSession, catalogue: Catalogue, *, actor: Actor, process: str | None = None
+) -> BulkGroups:
+    """What is blocked among the cases that this actor may see, the largest group first."""
+    visible = [name for name, declared in catalogue.items() if declared.visible_to(actor.roles)]
+    wanted = [name for name in visible if process in {None, name}]
+    rows = await session.execute(_GROUPS.where(BLOCKED.c.process.in_(wanted)))
+    return BulkGroups(
+        groups=[
+            BulkGroup(
+                process=row.process,
+                step=row.step,
+                title=_title(catalogue[row.process], row.step),
+                partner=row.partner,
+                cause=row.cause,
+                error_class=row.error_class,
+                error_code=row.error_code,
+                fingerprint=fingerprint(row.step, row.partner, row.cause, row.error_class, row.error_code),
+                count=row.cases,
+                since=row.since,
+                example=row.example,
+                recovery_owner=row.recovery_owner,
+            )
+            for row in rows
+        ]
+    )
+
+
+def _title(process: Process, address: str | None) -> str:
+    if address is None:
+        return "The story itself"
+    step = process.steps.get(address.removesuffix(UNDO_SUFFIX))
+    direction: Direction = "undo" if address.endswith(UNDO_SUFFIX) else "do"
+    return step_title(step, direction) if step else address
+
+
+async def blocked_in(session: AsyncSession, group: BulkGroup) -> list[Frozen]:
+    """Everything that belongs to the group now, in order of age."""
+    alike = (group.process, group.step, group.partner, group.cause, group.error_class, group.error_code)
+    same = and_(*(column.is_not_distinct_from(value) for column, value in zip(_ALIKE, alike, strict=True)))
+    return await _frozen(session, _in_order(same))
+
+
+async def blocked_of(session: AsyncSession, case_ids: Sequence[UUID]) -> list[Frozen]:
+    """What is blocked in these cases, in order of age; then those of them in which nothing is."""
+    found = await _frozen(session, _in_order(BLOCKED.c.case_id.in_(case_ids)))
+    missing = set(case_ids) - {each.case_id for each in found}
+    rows = await session.execute(select(Case.id, Case.process).where(Case.id.in_(missing)).order_by(Case.id))
+    return found + [Frozen(row.id, row.process) for row in rows]
+
+
+def _in_order(which: ColumnElement[bool]) -> Select[Any]:
+    return select(BLOCKED).where(which).order_by(BLOCKED.c.since, BLOCKED.c.case_id, BLOCKED.c.effect_key)
+
+
+async def _frozen(session: AsyncSession, query: Select[Any]) -> list[Frozen]:
+    return [
+        Frozen(
+            row.case_id,
+            row.process,
+            row.effect_key,
+            row.step,
+            row.item,
+            row.partner,
+            fingerprint(row.step, row.partner, row.cause, row.error_class, row.error_code),
+        )
+        for row in await session.execute(query)
+    ]

@@ -1,0 +1,276 @@
+"""Bulk runs, as people order them: one override over a list of cases that is frozen now.
+
+What follows is the chore's work (`bulk_drive.py`): first a few, then the rest, never faster than agreed.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from caseward.cases.blocked import Frozen, blocked_groups, blocked_in, blocked_of
+from caseward.cases.commands import Envelope, field_errors, lock_key, whole_situation
+from caseward.cases.locked import lock_case
+from caseward.db.session import database_now
+from caseward.db.tables import BulkItem, BulkRun, Operation
+from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid, Reason
+from caseward.overrides import OVERRIDES
+from caseward.policy import Action, decide
+from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
+from caseward.situation import Actor
+
+DEFAULT_RATE = 10  # cases a second where neither the order nor the partner says
+NOT_IN_BULK = frozenset({"replay"})  # its plan is one case's own
+PER_ITEM = frozenset({"reason", "step", "item"})  # what the input of an override has that the run itself fills in
+# Reasons for which the actor could never be allowed, wherever the cases stand.
+NEVER = frozenset({"role_missing", "skip_forbidden"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The blocked cases that are meant."""
+
+    process: str
+    step: str | None
+    partner: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BulkOrder:
+    """What somebody wants done in bulk."""
+
+    override: str
+    reason: str
+    group: Group | None = None
+    case_ids: tuple[UUID, ...] = ()
+    input: Mapping[str, Any] | None = None
+    canary: int
+    rate: int | None = None
+    stop_after: int
+    look: bool
+
+
+async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: BulkOrder, envelope: Envelope) -> UUID:
+    """Freeze the list now, in order of age; answers the run's id, also of the same order sent before.
+
+    Raises ActionNotAllowed, InputInvalid, IdempotencyKeyReused.
+    """
+    data = _content(order)
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).digest()
+    twin = await _twin(session, envelope, digest)
+    if twin is not None:
+        return twin
+    _check_role(envelope.actor)
+    _check_input(order)
+    frozen = await _freeze(session, catalogue, order, envelope.actor)
+    await _check_could_be_allowed(session, catalogue, order.override, frozen, envelope.actor)
+    partners = sorted({each.partner for each in frozen if each.partner is not None})
+    limits = [catalogue.limits[name] for name in partners if name in catalogue.limits]
+    rate = min([order.rate or min([DEFAULT_RATE, *limits]), *limits])
+    now = await database_now(session)
+    run = BulkRun(
+        id=uuid7(),
+        state="canary",
+        override=order.override,
+        input=dict(order.input or {}),
+        reason=order.reason,
+        actor_id=envelope.actor.id,
+        actor_roles=sorted(envelope.actor.roles),
+        wanted=data["group"],
+        canary=min(order.canary, len(frozen)),
+        rate=rate,
+        stop_after=order.stop_after,
+        look=order.look,
+        partners=partners,
+        account=[],
+        stopped_because=None,
+        idempotency_key=envelope.idempotency_key,
+        content_digest=digest,
+        traceparent=envelope.traceparent,
+        created_at=now,
+        changed_at=now,
+        finished_at=None,
+    )
+    note(run, now, envelope.actor.id, f"Ordered for {len(frozen)} cases.", order.reason)
+    if order.rate is not None and rate < order.rate:
+        note(run, now, "system", f"Limited to {rate} a second, which is what the partner takes.")
+    session.add(run)
+    await session.flush()  # the items need it, and there may be thousands, which go in by a statement of their own
+    await session.execute(insert(BulkItem), [_item(run.id, number, each, now) for number, each in enumerate(frozen, 1)])
+    return run.id
+
+
+def _content(order: BulkOrder) -> dict[str, Any]:
+    group = order.group
+    return {
+        "override": order.override,
+        "reason": order.reason,
+        "group": None
+        if group is None
+        else {
+            "process": group.process,
+            "step": group.step,
+            "partner": group.partner,
+            "fingerprint": group.fingerprint,
+        },
+        "case_ids": [str(case_id) for case_id in order.case_ids],
+        "input": dict(order.input or {}),
+        "bounds": [order.canary, order.rate, order.stop_after, order.look],
+    }
+
+
+_TWIN = select(BulkRun.id, BulkRun.content_digest).where(
+    BulkRun.actor_id == bindparam("actor_id"), BulkRun.idempotency_key == bindparam("key")
+)
+_TAKEN = select(Operation.id).where(
+    Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
+)
+
+
+async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> UUID | None:
+    await lock_key(session, envelope)
+    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
+    found = (await session.execute(_TWIN, sent)).one_or_none()
+    other = found is None and (await session.execute(_TAKEN, sent)).first() is not None
+    if other or (found is not None and found.content_digest != digest):
+        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
+    return found.id if found else None
+
+
+def _check_role(actor: Actor) -> None:
+    if not actor.roles & {OPERATOR, SENIOR_OPERATOR}:
+        raise ActionNotAllowed([Reason("role_missing", "Only an operator or senior operator may.")])
+
+
+def _check_input(order: BulkOrder) -> None:
+    """See that every case's override would be well-formed. Raises InputInvalid."""
+    override = OVERRIDES.get(order.override)
+    if override is None or override.name in NOT_IN_BULK:
+        message = f"There is no override {order.override} in bulk."
+        raise InputInvalid(message, errors=[{"field": "override", "message": message}])
+    given = dict(order.input or {})
+    twice = sorted(set(given) & PER_ITEM)
+    if twice:
+        errors = [{"field": f"input.{name}", "message": "The run fills it in for each case."} for name in twice]
+        raise InputInvalid("The input says what the run itself says.", errors=errors)
+    try:
+        override.input.model_validate({**given, "reason": order.reason})
+    except ValidationError as fault:
+        raise InputInvalid("The input is wrong.", errors=field_errors(fault, ("input",))) from fault
+
+
+async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder, actor: Actor) -> list[Frozen]:
+    if order.group is not None:
+        groups = (await blocked_groups(session, catalogue, actor=actor, process=order.group.process)).groups
+        wanted = order.group
+        alike = [g for g in groups if (g.step, g.partner, g.fingerprint) == _key(wanted)]
+        frozen = await blocked_in(session, alike[0]) if alike else []
+    else:
+        frozen = await blocked_of(session, order.case_ids)
+        visible = {name for name, process in catalogue.items() if process.visible_to(actor.roles)}
+        known = {each.case_id for each in frozen if each.process in visible}
+        unknown = [case_id for case_id in order.case_ids if case_id not in known]
+        if unknown:
+            errors = [{"field": "case_ids", "message": f"No case has the id {case_id} here."} for case_id in unknown]
+            raise InputInvalid("Some of these cases are none.", errors=errors[:100])
+    if not OVERRIDES[order.override].per_step:  # once for each case, whatever blocks there
+        frozen = list({each.case_id: each for each in reversed(frozen)}.values())[::-1]
+    if not frozen:
+        raise ActionNotAllowed([Reason("nothing_blocked", "No case is blocked like that now.")])
+    return frozen
+
+
+def _key(group: Group) -> tuple[str | None, str | None, str]:
+    return group.step, group.partner, group.fingerprint
+
+
+async def _check_could_be_allowed(
+    session: AsyncSession, catalogue: Catalogue, override: str, frozen: Sequence[Frozen], actor: Actor
+) -> None:
+    """Refuse at once what the policy would refuse in every case; all else it decides at each case's turn."""
+    samples = {(each.process, each.step): each for each in reversed(frozen)}
+    reasons: list[Reason] = []
+    for sample in sorted(samples.values(), key=lambda each: each.case_id):  # in one order, as they are locked
+        work = await lock_case(session, catalogue, sample.case_id)
+        action = Action("override", override, sample.step, sample.item)
+        decision = decide(await whole_situation(work), actor, action)
+        if not any(reason.code in NEVER for reason in decision.reasons):
+            return
+        reasons = reasons or [reason for reason in decision.reasons if reason.code in NEVER]
+    raise ActionNotAllowed(reasons)
+
+
+def _item(bulk_id: UUID, number: int, frozen: Frozen, now: datetime) -> dict[str, Any]:
+    return {
+        "bulk_id": bulk_id,
+        "number": number,
+        "case_id": frozen.case_id,
+        "effect_key": frozen.effect_key,
+        "step": frozen.step,
+        "item": frozen.item,
+        "partner": frozen.partner,
+        "fingerprint": frozen.fingerprint,
+        "state": "frozen",
+        "operation_id": None,
+        "outcome": None,
+        "begun_at": None,
+        "answered_at": None,
+        "changed_at": now,
+    }
+
+
+def note(run: BulkRun, at: datetime, by: str, what: str, reason: str | None = None) -> None:
+    """Write a line into the run's own account."""
+    run.account = [*run.account, {"at": at.isoformat(), "by": by, "what": what, "reason": reason}]
+    run.changed_at = at
+
+
+async def continue_bulk(session: AsyncSession, *, bulk_id: UUID, actor: Actor, reason: str) -> None:
+    """Go on after somebody looked at the first few; doing it twice does it once. Raises what `stop_bulk` raises."""
+    _check_role(actor)
+    run = await _locked_run(session, bulk_id)
+    if run.state == "ramping":
+        return
+    if run.state != "looking":
+        raise ActionNotAllowed([Reason("not_looking", f"The run is {run.state}; nobody has to say go on.")])
+    run.state = "ramping"
+    note(run, await database_now(session), actor.id, "Looked at the first ones and let it go on.", reason)
+
+
+async def stop_bulk(session: AsyncSession, *, bulk_id: UUID, actor: Actor, reason: str) -> None:
+    """Leave the rest as it is; what was sent gets its outcome. Raises ActionNotAllowed, BulkNotFound."""
+    _check_role(actor)
+    run = await _locked_run(session, bulk_id)
+    if run.state == "stopped":
+        return
+    if run.state == "completed":
+        raise ActionNotAllowed([Reason("bulk_completed", "The run is completed.")])
+    await stop_run(session, run, await database_now(session), by=actor.id, because=reason)
+
+
+async def _locked_run(session: AsyncSession, bulk_id: UUID) -> BulkRun:
+    run = await session.get(BulkRun, bulk_id, with_for_update=True)
+    if run is None:
+        raise BulkNotFound
+    return run
+
+
+async def stop_run(session: AsyncSession, run: BulkRun, now: datetime, *, by: str, because: str) -> None:
+    """Leave what was not sent yet; the rest is waited for."""
+    run.state, run.stopped_because = "stopped", because
+    note(run, now, by, "Stopped.", because)
+    await session.execute(
+        update(BulkItem)
+        .where(BulkItem.bulk_id == run.id, BulkItem.state.in_(("frozen", "begun")))
+        .values(state="left", changed_at=now)
+        .execution_options(synchronize_session=False)
+    )

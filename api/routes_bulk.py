@@ -89,7 +89,7 @@ _ORDERED = {
     **success(202, "The run; its list is frozen", LOCATION),
     **problems(*_REFUSALS),
 }
-_SAID = problems(401, 403, 404, 409, 413, 422, 503)
+_SAID = problems(400, 401, 403, 404, 409, 413, 422, 503)
 _READ = problems(401, 403, 404, 422, 503)
 _ORDER = {"example": {"summary": "As `GET /v1/bulk/groups` names the group", "value": _EXAMPLE}}
 _NOTE = {"example": {"summary": "Works as it stands", "value": {"reason": "The first ones look well"}}}

@@ -235,7 +235,24 @@ def _message(request: Request, error: dict[str, Any]) -> str:
 async def _foreign(request: Request, fault: Exception) -> JSONResponse:
     raised = cast("HTTPException", fault)
     code, detail = FOREIGN.get(raised.status_code, ("refused", raised.detail))
-    return problem(request.scope, status=raised.status_code, code=code, detail=detail, headers=raised.headers)
+    headers = dict(raised.headers or {})
+    if raised.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette knows only the first route of an address
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return problem(request.scope, status=raised.status_code, code=code, detail=detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """The methods of every route at the address of this request."""
+    found: set[str] = set()
+    waiting: list[Any] = list(request.app.routes)
+    while waiting:
+        route = waiting.pop()
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            waiting += inner.routes
+        elif route.path_regex.match(request.scope["path"]):
+            found |= route.methods
+    return found
 
 
 async def _database_fault(request: Request, fault: Exception) -> JSONResponse:

@@ -95,3 +95,8 @@ async def test_a_run_that_does_not_exist_is_not_found(office: Office):
         assert (answer.status_code, answer.json()["code"]) == (404, "bulk_not_found")
     for path in (nowhere + "/stop", nowhere + "/continue"):
         assert (await office.operator.command(path, {"reason": "Why not"})).status_code == 404
+
+
+async def test_an_address_of_two_methods_names_both_when_it_is_asked_for_a_third(office: Office):
+    answer = await office.operator.http.put("/v1/bulk")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")

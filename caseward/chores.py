@@ -15,6 +15,7 @@ import structlog
 LOCK = 0x63617365  # "case", in the database's space of advisory locks of one number
 CANDIDATE_PAUSE = timedelta(seconds=2)  # how soon another process takes over from one that died
 HEARTBEAT = timedelta(seconds=1)  # how often we look whether the lock is still ours
+FROZEN = timedelta(seconds=10)  # without a heartbeat for so long, Postgres takes the lock from us
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,10 @@ async def look_after(database_url: str, chores: Sequence[Chore]) -> None:
     while True:
         try:
             async with await psycopg.AsyncConnection.connect(
-                conninfo, autocommit=True, connect_timeout=3
+                conninfo,
+                autocommit=True,
+                connect_timeout=3,
+                options=f"-c idle_session_timeout={int(FROZEN.total_seconds())}s",
             ) as connection:
                 found = await (await connection.execute("SELECT pg_try_advisory_lock(%s)", (LOCK,))).fetchone()
                 if found and found[0]:

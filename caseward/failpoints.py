@@ -1,8 +1,9 @@
 """Failpoints: named places where a test may have the process killed, as a power cut would.
 
-`name[:n]` kills at once. `name[:n]@file` is for many at once: whoever reaches the place (each case at its n-th time) is
-written into the file and waits there, until somebody outside kills the process; who stands there already passes.
-`*@file` only writes down who passes where.
+`name[:n]` kills at once, `name[:n]!` freezes as SIGSTOP does. `name[:n]@file` is for many at once: whoever reaches the
+place (each case at its n-th time) is written into the file and waits there, until somebody outside kills the process;
+who stands there already passes. `*@file` only writes down who passes where. Neither does anything before the file
+exists: making it springs the trap.
 """
 
 import asyncio
@@ -31,22 +32,24 @@ EVERYWHERE = "*"
 NOBODY = "-"  # stands in the file for who reaches a place that knows of no case
 
 _armed: dict[str, int] = {}
+_signal = signal.SIGKILL
 _book: Path | None = None
 _waiting: set[str] = set()
 _reached: Counter[tuple[str, str]] = Counter()
 
 
 def arm(specification: str) -> None:
-    """Arm `name[:n]` or `name[:n]@file`. ValueError if there is no such name."""
-    global _book  # noqa: PLW0603 - one process, one order
+    """Arm `name[:n]`, `name[:n]!` or `name[:n]@file`. ValueError if there is no such name."""
+    global _book, _signal  # noqa: PLW0603 - one process, one order
     place, _, file = specification.partition("@")
-    name, _, nth = place.partition(":")
+    name, _, nth = place.removesuffix("!").partition(":")
     if name not in NAMES and not (name == EVERYWHERE and file):
         message = f"no failpoint {name!r}; there are {', '.join(sorted(NAMES))}"
         raise ValueError(message)
     _book = Path(file) if file else None
     if _book is not None and _book.exists():
         _waiting.update(line.partition(" ")[2] for line in _book.read_text().splitlines())
+    _signal = signal.SIGSTOP if place.endswith("!") else signal.SIGKILL
     _armed[name] = int(nth or 1)
 
 
@@ -54,12 +57,12 @@ async def failpoint(name: str, *cases: object) -> None:
     """Die or wait here, if armed. Unarmed it costs one look into an empty dictionary."""
     if not _armed:
         return
-    if _book is not None:
+    if _book is not None and os.path.exists(_book):  # noqa: ASYNC240, PTH110 - a test's file
         await _wait(_book, name, [str(case) for case in cases] or [NOBODY])
-    elif name in _armed:
+    elif _book is None and name in _armed:
         _armed[name] -= 1
         if _armed[name] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), _signal)
 
 
 async def _wait(book: Path, name: str, cases: list[str]) -> None:

@@ -112,6 +112,10 @@ class Stack:
         self._stopped_on_purpose.discard(name)
         await self.children[name].start(extra_env)
 
+    def add_worker(self, name: str) -> None:
+        """One more worker, to be started like any service."""
+        self.children[name] = Child(self._worker(name), data_dir=self.settings.data_dir)
+
     async def stop_service(self, name: str) -> None:
         self._stopped_on_purpose.add(name)
         await self.children[name].stop()
@@ -187,7 +191,7 @@ class Stack:
             "postgres": lambda: self._postgres.service,
             "temporal": lambda: temporal_service(self.settings),
             "sandbox": lambda: self._python("sandbox", "dev.sandbox", self._http_ready("sandbox", "/health/live")),
-            "worker": lambda: self._python("worker", "worker", self._worker_ready),
+            "worker": lambda: self._worker("worker"),
             "api": lambda: self._python("api", "api", self._http_ready("api", "/health/ready")),
         }
         self.children = {
@@ -226,5 +230,8 @@ class Stack:
     def _http_ready(self, name: str, path: str) -> Probe:
         return http_probe(getattr(self.settings, _PORT_SETTINGS[name][0]), path)
 
-    async def _worker_ready(self) -> bool:
-        return "worker ready" in self.children["worker"].said()
+    def _worker(self, name: str) -> Service:
+        async def ready() -> bool:
+            return "worker ready" in self.children[name].said()
+
+        return self._python(name, "worker", ready)

@@ -459,8 +459,12 @@ async def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: 
 
 
 async def _finish_retry(work: LockedCase, effect: Effect) -> None:
+    """Its attempt has an outcome: close the `retry`, and those before it that nobody had got round to."""
     if effect.retry_by is not None:
-        await _finish_helper(work, effect.retry_by)
+        for helper in await work.helpers_open():
+            if helper.name == "retry" and helper.effect_key == effect.key:
+                work.finish_helper(helper)
+                work.touch()
         effect.retry_by = None
 
 

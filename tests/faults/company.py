@@ -2,15 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 from temporalio.client import Client as TemporalClient
+from temporalio.service import RPCError
 
 from caseward.db.session import Database
 from cli.client import Client, Refused
@@ -45,16 +47,19 @@ class Company:
         while True:
             try:
                 return await send(key)
-            except (httpx2.TransportError, Refused) as fault:
-                if isinstance(fault, Refused) and fault.status != 503:
+            except (httpx2.TransportError, RPCError, Refused) as fault:
+                if isinstance(fault, Refused) and fault.status != HTTPStatus.SERVICE_UNAVAILABLE:
                     raise
                 if time.monotonic() > give_up_at:
                     raise
                 await asyncio.sleep(0.1)
 
     async def draft(self, name: str = "V") -> Json:
+        """A vendor named as its case, so that a fault of the sandbox can be aimed at it."""
         business_key = f"{name}-{uuid4().hex[:10]}"
-        return await self.insist(lambda key: self.requester.open("vendor_onboarding", business_key, EXAMPLE, key=key))
+        subject = {**EXAMPLE, "legal_name": business_key, "bank_account": {**EXAMPLE["bank_account"]}}
+        subject["bank_account"]["holder"] = business_key
+        return await self.insist(lambda key: self.requester.open("vendor_onboarding", business_key, subject, key=key))
 
     async def in_review(self) -> Json:
         """A vendor whose checks are done."""
@@ -83,18 +88,19 @@ class Company:
     async def decide(self, blocked: Json) -> None:
         """What an operator does about an unknown outcome: look at the partner's side, and say so."""
         info = blocked["condition_info"]
-        assert info["cause"] == "unknown", info
         step = next(s for s in blocked["operation"]["steps"] if s["name"] == info["step"])
+        assert step["outcome"] == "unknown", info
         happened = await self.ledger(key=step["effect_key"])
         if happened:
             override, given = "mark_done", {"result": {"message_id": happened[0]["answer"]["message_id"]}}
         else:
             override, given = "retry", {"happened": False}
-        await self.insist(
-            lambda key: self.operator.override(
-                blocked, override, reason="Asked the partner", step=info["step"], send={"key": key}, **given
+        with suppress(Refused):  # it moved on meanwhile, which the next look will show
+            await self.insist(
+                lambda key: self.operator.override(
+                    blocked, override, reason="Asked the partner", step=info["step"], send={"key": key}, **given
+                )
             )
-        )
 
     async def ledger(self, **wanted: str) -> list[Json]:
         return (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
@@ -105,15 +111,26 @@ class Company:
     async def clear_faults(self) -> None:
         (await self.sandbox.delete("/_control/faults")).raise_for_status()
 
-    async def violations(self) -> list[str]:
-        """Everything that is broken once all messages are out."""
+    async def violations(self, cases: Collection[str] | None = None) -> list[str]:
+        """Everything that is broken, in these cases or in all, once all messages are out."""
         temporal = await TemporalClient.connect(self.stack.temporal_address, namespace="caseward")
+        only = None if cases is None else {UUID(case_id) for case_id in cases}
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
         while True:  # the last messages only tell the workflows where their cases stand
-            found = await violations(self.database, await self.ledger(), temporal)
+            found = await violations(self.database, await self.ledger(), temporal, only=only)
             if not found or time.monotonic() > give_up_at:
                 return found
             await asyncio.sleep(0.2)
+
+
+def acting(step: str) -> Callable[[Json], bool]:
+    """The case's step of this name is at the partner."""
+
+    def wanted(now: Json) -> bool:
+        steps = now["operation"]["steps"] if now["operation"] else []
+        return any(shown["name"] == step and shown["state"] == "running" for shown in steps)
+
+    return wanted
 
 
 @asynccontextmanager

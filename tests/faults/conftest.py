@@ -3,13 +3,25 @@
 import json
 import os
 import random
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from _pytest._io import TerminalWriter
 
+from caseward.failpoints import NAMES
 from tests.faults.company import Company
+from tests.faults.invariants import by_case
+from tests.faults.scenarios import SCENARIOS, Scenario
+from tests.integration.conftest import database  # noqa: F401 - a Postgres alone, for races
 
 REPORT = Path(os.environ.get("CASEWARD_FAULTS_REPORT", ".caseward/reports/faults.json"))
+PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- the kill matrix, written by `make faults` -->", "<!-- end of the kill matrix -->"
+NOBODY_DIES = "nobody"
+OUTSIDE = ("api", "worker", "temporal", "postgres")
+AT_ANY_MOMENT = {name: f"{name} at any moment" for name in OUTSIDE}
+COLUMNS = [NOBODY_DIES, *sorted(NAMES), *AT_ANY_MOMENT.values()]
 
 
 @pytest.fixture
@@ -21,10 +33,12 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 
 class Report:
-    """The rows of the table; each first checks that every invariant holds."""
+    """What was tried; each row first checks that every invariant holds."""
 
     def __init__(self) -> None:
         self.rows: list[dict] = []
+        self.matrix: dict[str, dict[str, Counter[str]]] = {}
+        """By column and scenario: cases and violations."""
 
     async def of_kill(self, killed: str, point: str, company: Company, cases: list) -> None:
         await self._add(company, killed=killed, at=point, cases=len(cases))
@@ -35,10 +49,52 @@ class Report:
     async def of_outage(self, server: str, company: Company, cases: int) -> None:
         await self._add(company, killed=server, at="away for a while", cases=cases)
 
+    async def of_column(self, column: str, company: Company, cases: dict[str, Scenario]) -> None:
+        """One kill of the matrix over these cases."""
+        found = await company.violations(cases)
+        broken = by_case(found)
+        for case_id, scenario in cases.items():
+            cell = self.matrix.setdefault(column, {}).setdefault(scenario.name, Counter())
+            cell.update(cases=1, violations=broken[case_id])
+        assert not found, "\n".join(found)
+
     async def _add(self, company: Company, **row) -> None:
         found = await company.violations()
         self.rows.append({**row, "violations": len(found)})
         assert not found, "\n".join(found)
+
+    def table(self) -> list[str]:
+        """The matrix in Markdown: a row for each scenario, a column for each place that it may reach."""
+        columns = sorted(self.matrix, key=COLUMNS.index)
+        lines = [
+            f"| command under fire | {' | '.join(f'`{column}`' if '.' in column else column for column in columns)} |",
+            f"|---|{'---|' * len(columns)}",
+        ]
+        for scenario in SCENARIOS:
+            cells = [self.matrix[column].get(scenario.name) for column in columns]
+            shown = [f"{cell['cases']} / {cell['violations']}" if cell else "" for cell in cells]
+            lines.append(f"| {scenario.name} | {' | '.join(shown)} |")
+        totals = [sum(self.matrix[column].values(), Counter()) for column in columns]
+        shown = [f"{total['cases']} / {total['violations']}" for total in totals]
+        return [*lines, f"| **all** | {' | '.join(shown)} |"]
+
+    def write(self, terminal: TerminalWriter) -> None:
+        """As JSON, on the screen, and, if the whole matrix was run, into its page."""
+        REPORT.parent.mkdir(parents=True, exist_ok=True)
+        document = {"matrix": self.matrix, "others": self.rows}
+        REPORT.write_text(json.dumps(document, indent=2) + "\n")
+        terminal.line(f"\n{'killed':<16}{'at':<32}{'cases':>6}{'violations':>12}")
+        for row in self.rows:
+            terminal.line(f"{row['killed']:<16}{row['at']:<32}{row['cases']:>6}{row['violations']:>12}")
+        for line in self.table() if self.matrix else ():
+            terminal.line(line)
+        terminal.line(f"written to {REPORT}")
+        if set(self.matrix) == set(COLUMNS):
+            page = PAGE.read_text()
+            before, _, rest = page.partition(BEGIN)
+            _, _, after = rest.partition(END)
+            PAGE.write_text("\n".join([before + BEGIN, "", *self.table(), "", END + after]))
+            terminal.line(f"and to {PAGE}")
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +102,4 @@ def report(request: pytest.FixtureRequest):
     report = Report()
     yield report
     if request.config.getoption("--full"):
-        REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(json.dumps(report.rows, indent=2) + "\n")
-        terminal = request.config.get_terminal_writer()
-        terminal.line(f"\n{'killed':<16}{'at':<26}{'cases':>6}{'violations':>12}")
-        for row in report.rows:
-            terminal.line(f"{row['killed']:<16}{row['at']:<26}{row['cases']:>6}{row['violations']:>12}")
-        terminal.line(f"written to {REPORT}")
+        report.write(request.config.get_terminal_writer())

@@ -1,115 +1,328 @@
-"""What must hold whenever the dust has settled, checked over Postgres, the partners' ledger and Temporal."""
+"""What must hold whenever the dust has settled, checked over Postgres, the partners' ledger and Temporal.
 
+Each violation is one line that begins with its case.
+"""
+
+import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
+from temporalio.service import RPCError
 
 from caseward.cases.timeline import first_break
-from caseward.db.session import Database
-from caseward.db.tables import Case, Effect, Entry, Message, Operation
+from caseward.db.session import Database, database_now
+from caseward.db.tables import Attempt, Case, Effect, Entry, Message, Operation, Pause
 from caseward.messages import workflow_id
+from caseward.process import Catalogue
+from caseward.situation import FINISHED
 from processes import CATALOGUE
 
 Json = dict[str, Any]
+# By how much an instant may have passed before it counts as forgotten: workers restart, and the machine is busy.
+SLACK = timedelta(seconds=60)
+AT_ONCE = 8  # questions to Temporal side by side
 
 
-async def violations(database: Database, ledger: list[Json], temporal: TemporalClient) -> list[str]:
-    """Everything that is broken, one line each; empty when all is well."""
-    done = Counter(entry["key"] for entry in ledger)
+@dataclass(frozen=True)
+class Record:
+    """All that Postgres says of some cases, and how often the partners did each of their effects."""
+
+    now: datetime
+    cases: dict[UUID, Case]
+    operations: dict[UUID, Operation]
+    effects: dict[str, Effect]
+    attempts: dict[tuple[str, int], Attempt]
+    messages: list[Message]
+    entries: dict[UUID, list[Entry]]
+    pauses: dict[str, Pause]
+    done: Counter[str]
+
+    def of(self, key: str) -> str:
+        """The case of an effect, as violations begin."""
+        return f"case {self.effects[key].case_id}: "
+
+
+async def violations(
+    database: Database, ledger: list[Json], temporal: TemporalClient, *, only: set[UUID] | None = None
+) -> list[str]:
+    """Everything that is broken, in these cases or in all; empty when all is well."""
+    record = await read(database, ledger, only=only)
+    return [*of_record(record, CATALOGUE), *await workflows_agree(temporal, record)]
+
+
+async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None = None) -> Record:
+    """One consistent look."""
     async with database.transaction() as session:
-        cases = {case.id: case for case in await session.scalars(select(Case))}
-        operations = {operation.id: operation for operation in await session.scalars(select(Operation))}
-        effects = {effect.key: effect for effect in await session.scalars(select(Effect))}
-        messages = list(await session.scalars(select(Message)))
-        found = [
-            *_effects_happened_once(effects, done),
-            *_nobody_is_forgotten(cases, operations, effects),
-            *_outbox_is_empty(messages),
-            *await _timelines_are_whole(session, cases),
-        ]
-    return found + await _workflows_agree(temporal, cases)
+
+        async def rows(table: Any, *order: Any, case_id: Any) -> list[Any]:
+            wanted = select(table).order_by(*order)
+            return list(await session.scalars(wanted if only is None else wanted.where(case_id.in_(only))))
+
+        effects = {row.key: row for row in await rows(Effect, Effect.key, case_id=Effect.case_id)}
+        attempts = list(await session.scalars(select(Attempt).where(Attempt.effect_key.in_(effects))))
+        operations = {row.id: row for row in await rows(Operation, Operation.id, case_id=Operation.case_id)}
+        entries: dict[UUID, list[Entry]] = defaultdict(list)
+        for entry in await rows(Entry, Entry.case_id, Entry.number, case_id=Entry.case_id):
+            entries[entry.case_id].append(entry)
+        keys = (entry["key"] for entry in ledger)
+        return Record(
+            now=await database_now(session),
+            cases={row.id: row for row in await rows(Case, Case.id, case_id=Case.id)},
+            operations=operations,
+            effects=effects,
+            attempts={(row.effect_key, row.number): row for row in attempts},
+            messages=await rows(Message, Message.id, case_id=Message.case_id),
+            entries=entries,
+            pauses={row.key: row for row in await session.scalars(select(Pause))},
+            done=Counter(key for key in keys if only is None or key in effects or _operation_of(key) in operations),
+        )
 
 
-def _effects_happened_once(effects: dict[str, Effect], done: Counter[str]) -> list[str]:
-    found = [f"effect {key} happened {times} times at the partner" for key, times in done.items() if times > 1]
-    found += [f"effect {key} happened, but nobody knows of it" for key in done if key not in effects]
-    for key, effect in effects.items():
-        if effect.outcome == "succeeded" and done[key] != 1:
-            found.append(f"effect {key} counts as succeeded, the partner did it {done[key]} times")
-        if effect.outcome == "failed" and done[key]:
-            found.append(f"effect {key} counts as failed, the partner did it")
-        if effect.outcome in {"not_needed", None} and done[key]:
-            found.append(f"effect {key} was never sent, the partner did it")
-        if effect.offset_at is not None:
-            compensation = effects.get(f"{key}:undo")
-            if compensation is None or compensation.state != "settled":
-                found.append(f"effect {key} counts as offset without a compensation")
-    return found
+def _operation_of(key: str) -> UUID | None:
+    try:
+        return UUID(key.partition(":")[0])
+    except ValueError:
+        return None
 
 
-def _nobody_is_forgotten(cases: dict, operations: dict, effects: dict[str, Effect]) -> list[str]:
-    driven = defaultdict(list)
-    for effect in effects.values():
-        driven[effect.driven_by].append(effect)
-    return [*_operations_end(cases, operations, effects, driven), *_cases_wait_on_somebody(cases)]
-
-
-def _operations_end(cases: dict, operations: dict, effects: dict[str, Effect], driven: dict) -> list[str]:
-    found = []
-    for operation in operations.values():
-        case = cases[operation.case_id]
-        unsettled = [effect.key for effect in driven[operation.id] if effect.state != "settled"]
-        if operation.finished_at is not None and unsettled:
-            found.append(f"operation {operation.name} {operation.id} is {operation.state} over unsettled {unsettled}")
-        helps = operation.acts_on is not None and operation.effect_key is not None
-        if operation.finished_at is None and case.operation_id != operation.id and not helps:
-            found.append(f"operation {operation.name} {operation.id} is {operation.state}, but its case moved on")
-        if operation.state == "completed" and operation.name != "undo":
-            declared = CATALOGUE[operation.process].transition(operation.name)
-            wanted = declared.steps if declared and operation.kind == "transition" else ()
-            missing = [step.name for step in wanted if f"{operation.id}:{step.name}" not in effects]
-            if missing and len(declared.targets) == 1:
-                found.append(f"operation {operation.name} {operation.id} is completed without {missing}")
-    return found
-
-
-def _cases_wait_on_somebody(cases: dict) -> list[str]:
-    found = []
-    for case in cases.values():
-        if case.operation_id is not None and case.recovery_owner is None:
-            found.append(f"case {case.id} is {case.state}/{case.condition} and names nobody who decides")
-        if case.condition == "waiting" and case.waiting_on is None:
-            found.append(f"case {case.id} waits on nobody")
-        if case.operation_id is None and case.state in CATALOGUE[case.process].pending_states:
-            found.append(f"case {case.id} is {case.state} and nothing is in flight")
-    return found
-
-
-def _outbox_is_empty(messages: list[Message]) -> list[str]:
+def of_record(record: Record, catalogue: Catalogue) -> list[str]:
+    """What Postgres and the ledger say against each other, and Postgres against itself."""
     return [
-        f"message {m.id} is neither dispatched nor parked" for m in messages if not m.dispatched_at and not m.parked
+        *_effects_happened_once(record),
+        *_what_was_undone_is_offset(record, catalogue),
+        *_operations_end(record, catalogue),
+        *_cases_wait_on_somebody(record, catalogue),
+        *_steps_wait_on_somebody(record),
+        *_proposals_and_pauses_end(record),
+        *_outbox_is_empty(record),
+        *_timelines_are_whole(record),
     ]
 
 
-async def _timelines_are_whole(session: AsyncSession, cases: dict) -> list[str]:
-    found = []
-    for case in cases.values():
-        entries = list(await session.scalars(select(Entry).where(Entry.case_id == case.id).order_by(Entry.number)))
-        broken = first_break(entries, case.timeline_head)
+def _effects_happened_once(record: Record) -> Iterator[str]:
+    done = record.done
+    for key in done:
+        if key not in record.effects:
+            operation = record.operations.get(_operation_of(key) or UUID(int=0))
+            yield f"case {operation.case_id if operation else '?'}: effect {key} happened, but nobody knows of it"
+    for key, effect in record.effects.items():
+        which = f"{record.of(key)}effect {key}"
+        if done[key] > 1:
+            yield f"{which} happened {done[key]} times at the partner"
+        if effect.outcome == "succeeded" and done[key] != 1:
+            yield f"{which} counts as succeeded, the partner did it {done[key]} times"
+        if effect.outcome == "failed" and effect.decision != "marked_done" and done[key]:
+            yield f"{which} counts as failed, the partner did it"
+        if effect.outcome in {"not_needed", None} and done[key]:
+            yield f"{which} was never sent, the partner did it"
+        if effect.attempt_count != sum(1 for of, _ in record.attempts if of == key):
+            yield f"{which} counts {effect.attempt_count} attempts, and others are on record"
+
+
+def _what_was_undone_is_offset(record: Record, catalogue: Catalogue) -> Iterator[str]:
+    """The ledger decides: what happened and was taken back has its compensation there, or a person's word for it."""
+    for key, effect in record.effects.items():
+        which = f"{record.of(key)}effect {key}"
+        compensation = record.effects.get(f"{key}:undo")
+        if effect.direction == "undo":
+            original = record.effects.get(effect.of_effect or "")
+            if original is None or (record.done[key] and not (record.done[original.key] or original.decision)):
+                yield f"{which} takes back what never happened"
+            continue
+        if effect.offset_at is not None and (compensation is None or compensation.state != "settled"):
+            yield f"{which} counts as offset without a compensation"
+        operation = record.operations[effect.operation_id]
+        step = catalogue[operation.process].steps.get(effect.step)
+        # What is still being offset is in the hands of the operation that drives it.
+        over = record.operations[effect.driven_by].finished_at is not None and operation.finished_at is not None
+        taken_back = operation.state in {"undone", "superseded"} and over and step is not None and step.compensable
+        decided = compensation is not None and compensation.decision in {"skipped", "marked_done"}
+        offset = record.done[f"{key}:undo"] or decided or (compensation and compensation.outcome == "not_needed")
+        if record.done[key] and taken_back and not offset and not _adopted(record, effect):
+            yield f"{which} was undone, but stands at the partner without its compensation"
+
+
+def _adopted(record: Record, effect: Effect) -> bool:
+    """A replay took it over as it stands."""
+    plans = [row.plan for row in record.operations.values() if row.case_id == effect.case_id and row.plan]
+    return effect.standing and any(effect.key in str(plan) for plan in plans)
+
+
+def _operations_end(record: Record, catalogue: Catalogue) -> Iterator[str]:
+    driven: dict[UUID, list[Effect]] = defaultdict(list)
+    for effect in record.effects.values():
+        driven[effect.driven_by].append(effect)
+    for operation in record.operations.values():
+        case = record.cases[operation.case_id]
+        which = f"case {case.id}: operation {operation.name} {operation.id} is {operation.state}"
+        if (operation.state in FINISHED) != (operation.finished_at is not None):
+            yield f"{which}, finished at {operation.finished_at}"
+        unsettled = [effect.key for effect in driven[operation.id] if effect.state != "settled"]
+        if operation.finished_at is not None and unsettled:
+            yield f"{which} over unsettled {unsettled}"
+        helps = operation.acts_on == case.operation_id and operation.effect_key is not None
+        undoing = operation.state == "undoing" and operation.superseded_by == case.operation_id
+        at_hand = case.operation_id == operation.id or helps or undoing or operation.state == "proposed"
+        if operation.finished_at is None and not at_hand:
+            yield f"{which}, but its case moved on"
+        if operation.state == "completed" and operation.kind == "transition" and not operation.plan:
+            declared = catalogue[operation.process].transition(operation.name)
+            keys = [f"{operation.id}:{step.name}" for step in declared.steps] if declared else []
+            effects = [record.effects.get(key) for key in keys]
+            if None in effects and declared and len(declared.targets) == 1:
+                yield f"{which} without every step of its way"
+            for effect in effects:
+                if effect and effect.outcome != "succeeded" and not effect.decision and effect.outcome != "not_needed":
+                    yield f"{which} over {effect.key}, which is {effect.outcome} and nobody decided on it"
+
+
+def _cases_wait_on_somebody(record: Record, catalogue: Catalogue) -> Iterator[str]:
+    for case in record.cases.values():
+        which = f"case {case.id}: it is {case.state}/{case.condition}"
+        if case.operation_id is not None and case.recovery_owner is None:
+            yield f"{which} and names nobody who decides"
+        if case.condition == "waiting" and case.waiting_on is None:
+            yield f"{which} and waits on nobody"
+        if case.operation_id is None and case.state in catalogue[case.process].pending_states:
+            yield f"{which} and nothing is in flight"
+        operation = record.operations.get(case.operation_id) if case.operation_id else None
+        at_hand = [e for e in record.effects.values() if e.driven_by == case.operation_id and e.state != "settled"]
+        idle = operation is not None and not at_hand and operation.blocked is None
+        if idle and case.changed_at + SLACK < record.now and not case.paused:
+            yield f"{which} since {case.changed_at}, and no step, timer or person is next"
+
+
+def _steps_wait_on_somebody(record: Record) -> Iterator[str]:
+    for key, effect in record.effects.items():
+        if effect.state == "settled":
+            continue
+        which = f"{record.of(key)}step {key} is {effect.state}"
+        if not effect.recovery_owner:
+            yield f"{which} and names nobody who decides"
+        fault = _NEXT[effect.state](record, effect) if effect.state in _NEXT else "which is no state"
+        if fault is not None:
+            yield f"{which}, {fault}"
+
+
+def _running(record: Record, effect: Effect) -> str | None:
+    attempt = record.attempts.get((effect.key, effect.attempt_count))
+    leased = attempt is not None and attempt.lease_until + SLACK > record.now
+    return None if leased else "but no attempt has a lease"
+
+
+def _retrying(record: Record, effect: Effect) -> str | None:
+    due = effect.next_attempt_at is not None and effect.next_attempt_at + SLACK > record.now
+    return None if due else "but no attempt is due"
+
+
+def _waiting(_record: Record, effect: Effect) -> str | None:
+    return "without a limit" if effect.answer_by is None or effect.next_attempt_at is None else None
+
+
+def _paused(record: Record, effect: Effect) -> str | None:
+    return None if _paused_by_something(record, effect) else f"by {effect.paused_by}, which is no pause"
+
+
+def _blocked(_record: Record, effect: Effect) -> str | None:
+    return "without a cause" if effect.cause is None else None
+
+
+_NEXT = {"running": _running, "retrying": _retrying, "waiting": _waiting, "paused": _paused, "blocked": _blocked}
+
+
+def _paused_by_something(record: Record, effect: Effect) -> bool:
+    if effect.paused_by is None:
+        return False
+    if effect.paused_by.startswith("case"):
+        return record.cases[effect.case_id].paused is not None
+    pause = record.pauses.get(effect.paused_by)
+    return pause is not None and pause.state != "open"
+
+
+def _proposals_and_pauses_end(record: Record) -> Iterator[str]:
+    for operation in record.operations.values():
+        which = f"case {operation.case_id}: proposal {operation.name} {operation.id}"
+        if operation.state == "proposed" and operation.expires_at is None:
+            yield f"{which} never expires"
+        if operation.state == "proposed" and len(operation.confirmed_by) >= operation.confirmations:
+            yield f"{which} has everybody it needs, and was not accepted"
+        enough = len(operation.confirmed_by) >= operation.confirmations
+        if operation.state not in {"proposed", "declined", "expired", "superseded"} and not enough:
+            yield f"{which} is {operation.state} with too few who confirmed"
+    for case in record.cases.values():
+        if case.paused is not None and not case.paused.get("reason"):
+            yield f"case {case.id}: it is paused without a reason"
+
+
+def _outbox_is_empty(record: Record) -> Iterator[str]:
+    for message in record.messages:
+        if message.dispatched_at is None and not message.parked:
+            yield f"case {message.case_id}: message {message.id} is neither dispatched nor parked"
+        if message.parked and not message.error:
+            yield f"case {message.case_id}: message {message.id} is parked without a reason"
+
+
+def _timelines_are_whole(record: Record) -> Iterator[str]:
+    for case in record.cases.values():
+        broken = first_break(record.entries[case.id], case.timeline_head)
         if broken is not None:
-            found.append(f"timeline of case {case.id} is broken at entry {broken}")
-    return found
+            yield f"case {case.id}: its timeline is broken at entry {broken}"
+        told = Counter(e.operation_id for e in record.entries[case.id] if e.type == "operation.accepted")
+        for operation_id, times in told.items():
+            if times > 1:
+                yield f"case {case.id}: operation {operation_id} was accepted {times} times"
 
 
-async def _workflows_agree(temporal: TemporalClient, cases: dict) -> list[str]:
-    found = []
-    for case in cases.values():
-        handle = temporal.get_workflow_handle(workflow_id(case.process, case.id))
+async def workflows_agree(temporal: TemporalClient, record: Record) -> list[str]:
+    """Postgres against Temporal: who is open, and what each workflow says of its case."""
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(case: Case) -> list[str]:
+        async with slots:
+            return [f"case {case.id}: {fault}" async for fault in _workflow_faults(temporal, record, case)]
+
+    return [line for lines in await asyncio.gather(*map(ask, record.cases.values())) for line in lines]
+
+
+async def _workflow_faults(temporal: TemporalClient, record: Record, case: Case) -> Any:
+    handle = temporal.get_workflow_handle(workflow_id(case.process, case.id))
+    try:
+        about = await handle.describe()
         status = await handle.query("status", result_type=dict)
-        if (status.get("state"), status.get("condition")) != (case.state, case.condition):
-            told = f"{status.get('state')}/{status.get('condition')} at {status.get('version')}"
-            found.append(f"case {case.id} is {case.state}/{case.condition} at {case.version}, its workflow says {told}")
-    return found
+    except (RPCError, WorkflowQueryFailedError) as fault:
+        yield f"nobody can ask its workflow: {fault}"
+        return
+    wanted = (
+        WorkflowExecutionStatus.COMPLETED
+        if case.final and case.operation_id is None
+        else WorkflowExecutionStatus.RUNNING
+    )
+    if about.status is not wanted:
+        yield f"it is {case.state}, its workflow {about.status.name if about.status else '?'}"
+    if (status.get("state"), status.get("condition")) != (case.state, case.condition):
+        told = f"{status.get('state')}/{status.get('condition')} at {status.get('version')}"
+        yield f"it is {case.state}/{case.condition} at {case.version}, its workflow says {told}"
+    operation = status.get("operation") or {"operation_id": None, "steps": []}
+    if operation["operation_id"] != (str(case.operation_id) if case.operation_id else None):
+        yield f"operation {case.operation_id} is in flight, its workflow says {operation['operation_id']}"
+        return
+    mine = {_shown(e) for e in record.effects.values() if e.driven_by == case.operation_id and e.state != "settled"}
+    theirs = {(step["name"], step["item"], step["state"]) for step in operation["steps"] if step["state"] in _NEXT}
+    if case.operation_id is not None and mine != theirs:
+        yield f"its open steps are {sorted(map(str, mine))}, its workflow says {sorted(map(str, theirs))}"
+
+
+def _shown(effect: Effect) -> tuple[str, str | None, str]:
+    return f"{effect.step}:undo" if effect.direction == "undo" else effect.step, effect.item, effect.state
+
+
+def by_case(found: Iterable[str]) -> Counter[str]:
+    """How many violations each case has."""
+    return Counter(line.removeprefix("case ").partition(":")[0] for line in found)

@@ -9,7 +9,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
 from caseward.messages import workflow_id
-from tests.faults.company import PATIENCE, Company
+from tests.faults.company import PATIENCE, Company, acting
 
 
 class TestATakeoverOfAnUndo:
@@ -51,14 +51,6 @@ class TestATakeoverOfAStepThatNeedsNoUndo:
         mailed = next(step for step in steps if step["name"] == "send_welcome")
         assert (mailed["state"], mailed["outcome"]) == ("voided", "unknown")
         await report.of_kill("nobody", "step without undo taken over", company, [case])
-
-
-def acting(step: str):
-    def wanted(now: dict) -> bool:
-        steps = now["operation"]["steps"] if now["operation"] else []
-        return any(shown["name"] == step and shown["state"] == "running" for shown in steps)
-
-    return wanted
 
 
 async def until_cancel_was_asked(company: Company, case: dict) -> None:

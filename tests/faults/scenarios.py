@@ -1,0 +1,157 @@
+"""The rows of the kill matrix: one for each command and override, told up to the moment at which something dies.
+
+A new row is a function for what comes before, the command itself, and where it must end.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+from temporalio.client import Client as TemporalClient
+
+from caseward.messages import workflow_id
+from tests.faults.company import PATIENCE, Company, Json, acting
+
+Arrange = Callable[[Company], Awaitable[Json]]
+Act = Callable[[Company, Json], Awaitable[Json]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row. `act` answers the operation document, or the case document where it has no operation to show."""
+
+    name: str
+    arrange: Arrange
+    act: Act
+    ends: str
+    by_api: bool = True
+    """The command under fire is one request to the API."""
+
+
+# --- what comes before ------------------------------------------------------------------------------------------------
+
+
+async def nothing(_company: Company) -> Json:
+    """The command opens the case."""
+    return {}
+
+
+async def a_draft(company: Company) -> Json:
+    return await company.draft()
+
+
+async def in_review(company: Company) -> Json:
+    return await company.in_review()
+
+
+async def active(company: Company) -> Json:
+    case = await in_review(company)
+    await company.approve(case)
+    return await company.settled(case, "active")
+
+
+async def cancelled(company: Company) -> Json:
+    case = await in_review(company)
+    await company.insist(lambda key: company.requester.take(case, "cancel", key=key))
+    return await company.settled(case, "cancelled")
+
+
+def blocked_at(partner: str, call: str, mode: str) -> Arrange:
+    """Approved, and blocked at this call."""
+
+    async def arrange(company: Company) -> Json:
+        case = await in_review(company)
+        await company.fault(partner=partner, call=call, mode=mode, times=1, match=case["business_key"])
+        await company.approve(case)
+        return await blocked(company, case)
+
+    return arrange
+
+
+async def opening_the_payee(company: Company) -> Json:
+    """Approved, and the bank is at it; however late the command comes, the mail keeps the operation in flight."""
+    case = await in_review(company)
+    match = case["business_key"]
+    await company.fault(partner="bank", call="open_payee", mode="slow", times=1, seconds=1.5, match=match)
+    await company.fault(partner="mail", call="send", mode="reject", times=1, match=match)
+    await company.approve(case)
+    return await company.operator.until(case["case_id"], acting("open_payee"), within=PATIENCE)
+
+
+async def compensation_blocked(company: Company) -> Json:
+    """An undo that the bank refuses."""
+    case = await active(company)
+    opened = next(e for e in await company.ledger(partner="bank") if is_payee_of(case, e))
+    match = opened["answer"]["payee_id"]
+    await company.fault(partner="bank", call="close_payee", mode="reject", times=1, match=match)
+    await company.insist(lambda key: company.operator.override(case, "undo", reason="Wrong vendor", send={"key": key}))
+    return await blocked(company, case)
+
+
+def is_payee_of(case: Json, entry: Json) -> bool:
+    return entry["call"] == "open_payee" and case["business_key"] in entry["request"]["holder"]
+
+
+async def blocked(company: Company, case: Json) -> Json:
+    return await company.operator.until(case["case_id"], lambda now: now["condition"] == "blocked", within=PATIENCE)
+
+
+# --- the command under fire -------------------------------------------------------------------------------------------
+
+
+async def open_a_case(company: Company, _nothing: Json) -> Json:
+    return await company.draft()
+
+
+def take(who: str, transition: str, **given: object) -> Act:
+    async def act(company: Company, case: Json) -> Json:
+        person = getattr(company, who)
+        return await company.insist(lambda key: person.take(case, transition, dict(given), key=key))
+
+    return act
+
+
+def override(name: str, **given: object) -> Act:
+    async def act(company: Company, case: Json) -> Json:
+        return await company.insist(
+            lambda key: company.operator.override(case, name, reason="Agreed by phone", send={"key": key}, **given)
+        )
+
+    return act
+
+
+async def mark_mail_done(company: Company, case: Json) -> Json:
+    """The operator looks at the mail system, and finds the letter there."""
+    step = next(step for step in case["operation"]["steps"] if step["name"] == "send_welcome")
+    sent = await company.ledger(key=step["effect_key"])
+    return await override("mark_done", result={"message_id": sent[0]["answer"]["message_id"]})(company, case)
+
+
+async def retry_by_signal(company: Company, case: Json) -> Json:
+    """From Temporal's own command line; whoever types it again after an error types the same key."""
+    temporal = await TemporalClient.connect(company.stack.temporal_address, namespace="caseward")
+    handle = temporal.get_workflow_handle(workflow_id(case["process"], case["case_id"]))
+    payload = {"override": "retry", "reason": "The bank called", "actor": "olga", "key": str(uuid4())}
+    await company.insist(lambda _key: handle.signal("override", payload))
+    return case
+
+
+SCENARIOS = (
+    Scenario("open", nothing, open_a_case, "draft"),
+    Scenario("submit: steps side by side", a_draft, take("requester", "submit"), "in_review"),
+    Scenario("approve: steps in turn", in_review, take("reviewer", "approve"), "active"),
+    Scenario(
+        "request_changes: no step", in_review, take("reviewer", "request_changes", grounds="Old."), "changes_requested"
+    ),
+    Scenario("reopen: a new run", cancelled, take("requester", "reopen"), "draft"),
+    Scenario("suspend: on what stands", active, take("reviewer", "suspend", grounds="A dispute."), "suspended"),
+    Scenario("retry", blocked_at("bank", "open_payee", "reject"), override("retry"), "active"),
+    Scenario("retry by signal", blocked_at("bank", "open_payee", "reject"), retry_by_signal, "active", by_api=False),
+    Scenario("skip", blocked_at("mail", "send", "reject"), override("skip"), "active"),
+    Scenario("mark_done over an unknown", blocked_at("mail", "send", "lose_reply"), mark_mail_done, "active"),
+    Scenario("undo of what is blocked", blocked_at("mail", "send", "reject"), override("undo"), "in_review"),
+    Scenario("undo of what is done", active, override("undo"), "in_review"),
+    Scenario("force_cancel", blocked_at("mail", "send", "reject"), override("force_cancel"), "cancelled"),
+    Scenario("superseding: cancel over a running step", opening_the_payee, take("requester", "cancel"), "cancelled"),
+    Scenario("compensation, retried", compensation_blocked, override("retry"), "in_review"),
+)

@@ -1,0 +1,201 @@
+"""The kill matrix: every command and override, killed at every place, by every process that may die.
+
+One column at a time: every scenario's case is brought to the moment before its command, the trap is sprung, all
+commands are given, and everybody who reaches the place waits there. Then ONE kill hits them all at exactly that place.
+What a scenario can reach is what it reached in the first column, where nobody died; not reaching it is a failure.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from caseward.failpoints import NAMES, NOBODY
+from tests.faults.company import PATIENCE, Company, Json
+from tests.faults.conftest import AT_ANY_MOMENT, NOBODY_DIES, OUTSIDE, Report
+from tests.faults.scenarios import SCENARIOS, Scenario
+
+API_POINTS = tuple(sorted(name for name in NAMES if name.startswith("command.")))
+# An approval has three effects: the ERP is idempotent, the bank can be asked, the mail is neither.
+TIMES = {"effect": (1, 2, 3)}
+WORKER_POINTS = tuple(
+    f"{name}:{nth}" for name in sorted(NAMES - set(API_POINTS)) for nth in TIMES.get(name.partition(".")[0], (1,))
+)
+ROUNDS_OUTSIDE = 3
+SAMPLE = {"command.after_commit", "effect.acted:1", "postgres:1"}
+
+# A round of a trap ends when all are in it, or when nobody has come for a while, or before any timeout of ours could
+# free who waits: with a restart, and another round for the others.
+QUIET = 2.0
+ROUND = 4.0
+HOPELESS = 75.0
+
+
+class Trap:
+    """A failpoint at which many wait."""
+
+    def __init__(self, folder: Path, order: str) -> None:
+        self.book = folder / "book"
+        self.environment = {"CASEWARD_FAILPOINT": f"{order}@{self.book}"}
+
+    def spring(self) -> None:
+        self.book.touch()
+
+    def caught(self) -> list[tuple[str, str]]:
+        """Place and case of everybody who came, in order."""
+        lines = self.book.read_text().splitlines() if self.book.exists() else []
+        return [(place, case) for place, _, case in (line.partition(" ") for line in lines)]
+
+
+class Column:
+    """Every scenario once."""
+
+    def __init__(self, company: Company, scenarios: tuple[Scenario, ...]) -> None:
+        self.company = company
+        self.scenarios = scenarios
+        self.before: dict[Scenario, Json] = {}
+        self.acts: dict[Scenario, asyncio.Task[Json]] = {}
+
+    async def arrange(self) -> None:
+        made = await asyncio.gather(*(scenario.arrange(self.company) for scenario in self.scenarios))
+        self.before = dict(zip(self.scenarios, made, strict=True))
+
+    def act(self) -> None:
+        """Give every command; whoever sends it insists until it is answered."""
+        self.acts = {
+            scenario: asyncio.create_task(scenario.act(self.company, self.before[scenario]))
+            for scenario in self.scenarios
+        }
+
+    async def cases(self) -> dict[str, Scenario]:
+        """Whose case is which."""
+        return {(await act)["case_id"]: scenario for scenario, act in self.acts.items()}
+
+    async def settle(self) -> None:
+        """Each command is completed once, and its case is where it leads."""
+        await asyncio.gather(*(self._settle(scenario, act) for scenario, act in self.acts.items()))
+
+    async def _settle(self, scenario: Scenario, act: asyncio.Task[Json]) -> None:
+        told = await act
+        await self.company.settled(told, scenario.ends)
+        if "operation_id" in told:
+            operation = await self.company.operator.operation(told["operation_id"])
+            assert operation["state"] == "completed", f"{scenario.name}: {operation}"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def reachable(company: Company, report: Report, tmp_path_factory) -> dict[Scenario, Counter[str]]:
+    """How often each scenario passes each failpoint when nobody dies: the column to compare the others with."""
+    traps = {name: Trap(tmp_path_factory.mktemp(name), "*") for name in ("api", "worker")}
+    for name, trap in traps.items():
+        await company.stack.restart(name, trap.environment)
+    column = Column(company, SCENARIOS)
+    await column.arrange()
+    for trap in traps.values():
+        trap.spring()
+    column.act()
+    await column.settle()
+    cases = await column.cases()
+    passed: dict[Scenario, Counter[str]] = {scenario: Counter() for scenario in SCENARIOS}
+    for place, case in traps["worker"].caught():
+        if case in cases:
+            passed[cases[case]][place] += 1
+    # The API's failpoints know of no case, but every command comes by them: once, and nothing else does.
+    commands = Counter(place for place, case in traps["api"].caught() if case == NOBODY)
+    by_api = [scenario for scenario in SCENARIOS if scenario.by_api]
+    for place in API_POINTS:
+        assert commands[place] >= len(by_api), f"not every command passed {place}"
+        for scenario in by_api:
+            passed[scenario][place] = 1
+    for name in traps:
+        await company.stack.restart(name)
+    await report.of_column(NOBODY_DIES, column.company, cases)
+    return passed
+
+
+def marked(points: tuple[str, ...]) -> list:
+    return [pytest.param(point, marks=() if point in SAMPLE else pytest.mark.full) for point in points]
+
+
+@pytest.mark.parametrize("point", marked(API_POINTS))
+async def test_the_api_dies(company: Company, point: str, reachable, report: Report, tmp_path):
+    """Nobody got an answer; the same command again finds out, and happened once."""
+    trap = Trap(tmp_path, point)
+    await company.stack.restart("api", trap.environment)
+    column = Column(company, tuple(scenario for scenario in SCENARIOS if reachable[scenario][point]))
+    await column.arrange()
+    trap.spring()
+    column.act()
+    await until_caught(trap, len(column.scenarios))
+    await company.stack.kill("api")
+    caught = len(trap.caught())
+    await company.stack.start_service("api")
+    await column.settle()
+    assert caught == len(column.scenarios), f"{caught} commands were in the API when it died"
+    await report.of_column(point, company, await column.cases())
+
+
+@pytest.mark.parametrize("point", marked(WORKER_POINTS))
+async def test_the_worker_dies(company: Company, point: str, reachable, report: Report, tmp_path):
+    """Every case is at the very same place when the worker dies; the next worker brings each to its end."""
+    place, _, nth = point.partition(":")
+    trap = Trap(tmp_path, point)
+    await company.stack.restart("worker", trap.environment)
+    column = Column(company, tuple(scenario for scenario in SCENARIOS if reachable[scenario][place] >= int(nth)))
+    assert column.scenarios, f"nothing passes {point}"
+    await column.arrange()
+    trap.spring()
+    column.act()
+    cases = await column.cases()
+    give_up_at = time.monotonic() + HOPELESS
+    missing = set(cases)
+    while missing and time.monotonic() < give_up_at:
+        await until_caught(trap, len(cases))
+        await company.stack.kill("worker")
+        missing -= {case for _, case in trap.caught()}
+        await company.stack.start_service("worker", trap.environment if missing else None)
+    assert not missing, f"never at {point}: {sorted(cases[case].name for case in missing)}"
+    await column.settle()
+    await report.of_column(place, company, cases)
+
+
+async def until_caught(trap: Trap, wanted: int) -> None:
+    """Wait until all are in the trap, or no more can be waited for."""
+    began = time.monotonic()
+    at_first = len(trap.caught())
+    seen, since, first = at_first, began, None
+    while True:
+        now, count = time.monotonic(), len(trap.caught())
+        if count > seen:
+            seen, since, first = count, now, first or now
+        if seen >= wanted or (first and (now - since > QUIET or now - first > ROUND)) or now - began > HOPELESS:
+            return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "victim", marked(tuple(f"{name}:{nth + 1}" for name in OUTSIDE for nth in range(ROUNDS_OUTSIDE)))
+)
+async def test_a_process_dies_at_any_moment(company: Company, victim: str, seed: int, report: Report):
+    """All commands are given at once, and somewhere on their way a process is gone."""
+    chance = random.Random(f"{seed} {victim}")
+    name = victim.partition(":")[0]
+    column = Column(company, SCENARIOS)
+    await column.arrange()
+    column.act()
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    await company.stack.kill(name)
+    await asyncio.sleep(chance.uniform(0, 1.5))
+    await company.stack.start_service(name)
+    await column.settle()
+    await report.of_column(AT_ANY_MOMENT[name], company, await column.cases())
+
+
+def test_the_sample_exists():
+    every = {*API_POINTS, *WORKER_POINTS, *(f"{name}:1" for name in OUTSIDE)}
+    assert every >= SAMPLE
+    assert PATIENCE.total_seconds() > HOPELESS

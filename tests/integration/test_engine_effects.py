@@ -425,6 +425,14 @@ class TestRetry:
         assert (await case.run("book")).state == "retrying"
         assert (await case.operation(retry.operation_id)).state == "completed"
 
+    async def test_two_retries_of_one_attempt_both_end_with_it(self, database):
+        case = await shipping(database, step("book", retry=Retry(waits=(timedelta(minutes=1),))))
+        case.desk.partner.next(transient())
+        await case.run("book")
+        twice = [await case.override("retry", OPERATOR, step="book") for _ in range(2)]
+        await case.run("book")
+        assert [(await case.operation(each.operation_id)).state for each in twice] == ["completed", "completed"]
+
     @pytest.mark.parametrize("fault", ["the request changed", "our code fails", "no answer came"])
     async def test_is_completed_also_where_no_attempt_could_be_made(self, database, fault):
         case = await shipping(database)

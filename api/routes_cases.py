@@ -3,7 +3,7 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,8 +20,10 @@ from caseward.documents import (
     MessageDocument,
     MessageList,
     OperationDocument,
+    ReplayPlan,
     Timeline,
 )
+from caseward.process import Strict
 from caseward.situation import ConditionName
 
 router = APIRouter(prefix="/v1")
@@ -69,6 +71,31 @@ async def get_case(
     document = await queries.get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
     response.headers["ETag"] = etag(document.version)
     return document
+
+
+class PlanRequest(Strict):
+    """From which step it would be done again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"step": "open_payee"}]})
+
+    step: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+
+
+@router.post(
+    "/cases/{case_id}/plan",
+    operation_id="plan_replay",
+    tags=["Overrides"],
+    responses=problems(401, 404, 409, 422, 503),
+)
+async def plan(
+    session: Session,
+    wiring: Wired,
+    actor: CurrentActor,
+    case_id: UUID,
+    body: Annotated[PlanRequest, Body(openapi_examples={"example": {"value": {"step": "open_payee"}}})],
+) -> ReplayPlan:
+    """What a replay from this step would do, and the hash to order exactly that with. Changes nothing."""
+    return await queries.get_plan(session, wiring.catalogue, case_id=case_id, step=body.step, actor=actor)
 
 
 @router.get("/cases/{case_id}/timeline", operation_id="get_timeline", tags=["Cases"], responses=READING)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
@@ -212,6 +212,8 @@ class OperationDocument(Document):
     step: str | None
     item: str | None
     confirmations: Confirmations
+    plan: dict[str, Any] | None = None
+    """Of a replay: what it reuses, offsets and runs, and which decisions it keeps."""
     recovery_owner: str | None
     blocked: dict[str, Any] | None
     steps: list[StepDocument]
@@ -220,6 +222,52 @@ class OperationDocument(Document):
     dispatched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+
+
+class PlannedStep(Document):
+    """What a replay does about one step."""
+
+    step: str
+    item: str | None = None
+    title: str
+    action: Literal["run", "reuse", "offset"]
+    effect: str | None = None
+    """The effect that is reused or offset."""
+    stays: str | None = None
+    """The effect of the same step that stays beside the new one, because nothing takes it back."""
+    unknown: bool = False
+    """Nobody knows yet whether it happened: finding out comes first, where somebody can be asked."""
+
+
+class PlannedDecision(Document):
+    """A decision of people that a replay meets. A transition's is kept while the story leads where it led before."""
+
+    kind: str
+    name: str
+    title: str
+    step: str | None = None
+    operation_id: UUID | None = None
+    actor: str | None = None
+    kept: bool
+
+
+class ReplayPlan(Document):
+    """What a replay would do, in the order in which it would; it changes nothing."""
+
+    case_id: UUID
+    version: int
+    fence: int
+    operation_id: UUID
+    """The operation whose story is told again."""
+    tells: str
+    title: str
+    from_step: str
+    subject_revision: int
+    steps: list[PlannedStep]
+    decisions: list[PlannedDecision]
+    pending: str
+    leads_to: list[str]
+    plan_hash: str
 
 
 class EntryDocument(Document):
@@ -515,7 +563,9 @@ def step_documents(
 ) -> list[StepDocument]:
     """An operation's steps: what it declares, begun or not, and the compensation of every effect it has to offset."""
     documents: list[StepDocument] = []
-    of_step = {effect.step: [e for e in effects if e.step == effect.step and e.direction == "do"] for effect in effects}
+    names, offset_keys = {step.name for step in declared}, {offset.key for offset in offsets}
+    doing = [e for e in effects if e.direction == "do" and not (e.key in offset_keys and e.step in names)]
+    of_step = {effect.step: [e for e in doing if e.step == effect.step] for effect in doing}
     for step in declared:
         begun = of_step.pop(step.name, [])
         documents += [_begun(process, effect, attempts) for effect in begun] or [_not_begun(process, step, None)]

@@ -13,6 +13,8 @@ SENTENCES: dict[str, str] = {
     "operation.superseded": "{action} was superseded by {by}.",
     "operation.undoing": "{action} is being taken back.",
     "operation.undone": "{action} was taken back.",
+    "operation.planned": "{action} is done again from here: {step}.",
+    "operation.diverged": "{action} led to {state} this time, so {decisions} does not stand any more.",
     "override.refused": "{override} was refused: {message}",
     "attempt.started": "{title}: attempt {attempt} began.",
     "effect.succeeded": "{title}: {partner} did it.",

@@ -77,6 +77,8 @@ class Order:
     step: str | None = None
     item: str | None = None
     version: int = 0
+    tells: str | None = None
+    """The story to tell, where it is not the operation's own name: a replay's."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,15 @@ class UndoInput(Strict):
     reason: Why
 
 
+class ReplayInput(Strict):
+    """Do again from a business step, exactly as the plan says: ask `POST /v1/cases/{case_id}/plan` for it first."""
+
+    model_config = _example(step="open_payee", plan_hash="0" * 64)
+    reason: Why
+    step: Annotated[str, Field(min_length=1, max_length=200, description="The step to do again from.")]
+    plan_hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="Of the plan that was agreed to.")]
+
+
 class ForceCancelInput(Strict):
     """Stop everything, take back what was done, and close the case."""
 
@@ -100,6 +109,14 @@ OVERRIDES: dict[str, Override] = {
             takes_over=False,
         ),
         Override(name="undo", title="Take it back", roles=_OPERATORS, input=UndoInput, per_step=False, takes_over=True),
+        Override(
+            name="replay",
+            title="Do it again",
+            roles=frozenset({SENIOR_OPERATOR}),
+            input=ReplayInput,
+            per_step=False,
+            takes_over=True,
+        ),
         Override(
             name="force_cancel",
             title="Stop and take everything back",

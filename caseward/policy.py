@@ -4,7 +4,7 @@ Rules see the case and the actor, never the input and never the clock, so that w
 accepted at that version.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from caseward.errors import Reason
@@ -51,7 +51,7 @@ def decide(now: Situation, actor: Actor, action: Action) -> Decision:
     if override.per_step:
         return _decide_step_override(now, actor, override, action)
     reasons = _role_reasons(now.process, actor, override.roles, override.title)
-    reasons += list(_undo_reasons(now) if override.name == "undo" else _force_cancel_reasons(now))
+    reasons += list(_TAKES_OVER[override.name](now))
     return Decision(tuple(reasons), _acting_role(actor, override.roles))
 
 
@@ -150,9 +150,9 @@ def _undo_reasons(now: Situation) -> Iterator[Reason]:
 def undo_target(now: Situation) -> OperationView | None:
     """The transition that `undo` would take back."""
     candidate = now.operation or now.latest
-    if candidate is None or candidate.kind != "transition":
+    if candidate is None or candidate.tells is None:
         return None
-    transition = now.process.transition(candidate.name)
+    transition = now.process.transition(candidate.tells)
     if transition is None or candidate.state in {"undone", "superseded"}:
         return None
     return candidate if transition.undone or not transition.opens else None
@@ -163,6 +163,24 @@ def _force_cancel_reasons(now: Situation) -> Iterator[Reason]:
         yield Reason("already_cancelling", "It is being cancelled already.")
     elif now.process.state(now.state).final:
         yield Reason("already_final", "The case is closed.")
+
+
+def _replay_reasons(now: Situation) -> Iterator[Reason]:
+    """Whether there is anything to do again; from which step, and at what price, says the plan."""
+    operation = now.operation
+    if now.process.state(now.state).final:
+        yield Reason("already_final", "The case is closed.")
+    elif operation is not None and operation.tells is None:
+        yield Reason("already_undoing", "It is being taken back already.")
+    else:
+        yield from now.no_replay
+
+
+_TAKES_OVER: dict[str, Callable[[Situation], Iterator[Reason]]] = {
+    "undo": _undo_reasons,
+    "replay": _replay_reasons,
+    "force_cancel": _force_cancel_reasons,
+}
 
 
 def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: str) -> list[Reason]:

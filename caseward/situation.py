@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from caseward.bulk import fingerprint
+from caseward.errors import Reason
 from caseward.process import ENGINEERING, Process, Step
 
 Kind = Literal["transition", "override"]
@@ -113,7 +114,8 @@ class OperationView:
     kind: Kind
     name: str
     state: OperationState
-    acts_on_name: str | None
+    tells: str | None
+    """The transition whose story it is: its own, or the one that it replays."""
     accepted_at: datetime
     blocked: Mapping[str, Any] | None
     impossible_begun: bool = False
@@ -137,6 +139,8 @@ class Situation:
     effects: tuple[EffectView, ...] = ()
     latest: OperationView | None = None
     """The latest operation that took the case over and is over."""
+    no_replay: tuple[Reason, ...] = ()
+    """Why there is no step from which the case could be replayed; looked up for those who might."""
     acted: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     """Who took each transition in this case."""
 
@@ -180,7 +184,7 @@ def condition(now: Situation) -> Condition:
         )
     if unsettled and unsettled[0].state == "blocked":
         return _of_effect(now.process, unsettled[0])
-    if operation.offsetting or operation.kind == "override":
+    if operation.offsetting or operation.tells is None:
         return _undoing(now, operation, unsettled)
     if unsettled:
         return _of_effect(now.process, unsettled[0])

@@ -21,6 +21,7 @@ from caseward.cases.operations import (
     accept_undo,
     new_operation,
 )
+from caseward.cases.replay import accept_replay, why_no_replay
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Case, Effect, Message, Operation, Subject
 from caseward.errors import (
@@ -221,6 +222,8 @@ async def request_override(
         return await _help(work, override, decision.target, request, data)
     if override == "force_cancel":
         operation = await accept_force_cancel(work, request)
+    elif override == "replay":
+        operation = await accept_replay(work, data["step"], data["plan_hash"], request)
     else:
         target = work.operation or await session.get_one(Operation, work.case.latest_id)
         if work.case.final:
@@ -354,7 +357,7 @@ async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decisi
         raise VersionStale("The case has changed since.", state=work.case.state, version=version)
     if envelope.bulk is not None and not _still_as_frozen(work, envelope.bulk):
         raise ActionNotAllowed([MOVED], state=work.case.state, version=version)
-    now = await whole_situation(work)
+    now = await whole_situation(work, envelope.actor if action.name == "replay" else None)
     decision = decide(now, envelope.actor, action)
     if not decision.allowed:
         raise ActionNotAllowed(decision.reasons, state=work.case.state, version=version)
@@ -375,9 +378,12 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
     return effect is not None and effect_view(effect).fingerprint == frozen.fingerprint
 
 
-async def whole_situation(work: LockedCase) -> Situation:
-    """The situation with all that the policy looks back on."""
-    return await look_back(work.session, work.situation(), work.case)
+async def whole_situation(work: LockedCase, actor: Actor | None = None) -> Situation:
+    """The situation with all that the policy looks back on; what a replay looks back on only for who might want one."""
+    now = await look_back(work.session, work.situation(), work.case)
+    if actor is None or not actor.roles & OVERRIDES["replay"].roles or work.case.final:
+        return now
+    return replace(now, no_replay=await why_no_replay(work))
 
 
 # Made once, because making them takes longer than running them.

@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.locked import LockedCase, lock_case, story_of
 from caseward.cases.operations import Request, accept_undo, action_title, due_again, open_compensation, void_effect
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.errors import PartnerFailed
@@ -105,6 +105,9 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
     if work.case.fence != call.fence or operation is None or str(operation.id) != call.operation_id:
         return StepAnswer("superseded", work.case.version, news=work.news())
     step = work.process.steps[call.step]
+    adopted = work.effects.get(operation.plan["reuse"].get(call.step, "")) if operation.plan else None
+    if adopted is not None and call.direction == "do" and not call.settle_only:
+        return _answer(work, adopted)
     effect = work.effects.get(call.effect_key)
     if effect is not None:
         standing = await _standing_answer(work, effect, call)
@@ -436,7 +439,7 @@ async def _exhaust(work: LockedCase, effect: Effect, step: Step[Any], cause: str
         return
     _block(work, effect, cause=cause, owner=effect.recovery_owner)
     operation = work.operation
-    if by_declaration and step.exhausted == "undo" and operation is not None and operation.kind == "transition":
+    if by_declaration and step.exhausted == "undo" and operation is not None and story_of(work.process, operation):
         reason = f"{step.title}: no attempt is left, and the step declares that the operation is undone then."
         request = Request(actor=SYSTEM, role=None, reason=reason, traceparent=operation.traceparent)
         await accept_undo(work, operation, request)

@@ -18,7 +18,7 @@ from caseward.messages import News, Offset, Order
 from caseward.outbox import store
 from caseward.overrides import OVERRIDES
 from caseward.policy import begins_impossible
-from caseward.process import NONE_NEEDED, Catalogue, Process, Step
+from caseward.process import NONE_NEEDED, Catalogue, Process, Step, Transition
 from caseward.situation import FINISHED, SYSTEM, Actor, EffectView, OperationView, Situation, condition
 
 
@@ -49,12 +49,13 @@ def effect_view(row: Effect) -> EffectView:
 
 def operation_view(row: Operation, *, impossible_begun: bool = False, offsetting: bool = False) -> OperationView:
     """The row as plain data."""
+    tells = row.name if row.kind == "transition" else (row.plan or {}).get("tells")
     return OperationView(
         id=row.id,
         kind=cast("Any", row.kind),
         name=row.name,
         state=cast("Any", row.state),
-        acts_on_name=None,
+        tells=tells,
         accepted_at=row.accepted_at,
         blocked=row.blocked,
         impossible_begun=impossible_begun,
@@ -62,10 +63,22 @@ def operation_view(row: Operation, *, impossible_begun: bool = False, offsetting
     )
 
 
+def story_of(process: Process, operation: Operation) -> Transition | None:
+    """The transition whose story the operation tells: its own, or the one that it replays."""
+    if operation.kind == "transition":
+        return process.transition(operation.name)
+    return process.transition(operation.plan["tells"]) if operation.plan else None
+
+
 def declared_steps(process: Process, operation: Operation) -> tuple[Step[Any], ...]:
     """The steps that the operation's story has."""
-    transition = process.transition(operation.name) if operation.kind == "transition" else None
+    transition = story_of(process, operation)
     return transition.steps if transition else ()
+
+
+def reused(operation: Operation) -> list[str]:
+    """Keys of the effects of earlier operations that a replay goes on with."""
+    return list(operation.plan["reuse"].values()) if operation.plan else []
 
 
 @dataclass
@@ -205,6 +218,7 @@ class LockedCase:
             step=operation.step,
             item=operation.item,
             version=self.case.version,
+            tells=operation.plan["tells"] if operation.plan else None,
         )
 
     def outstanding_offsets(self, operation: Operation) -> list[Offset]:

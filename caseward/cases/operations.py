@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset
+from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset, reused, story_of
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, LoadAnswer, News
@@ -111,20 +111,20 @@ async def accept_transition(
         name=transition.name,
         case_state=case.state,
         at=work.now,
-        from_state=_resting(work, voided),
+        from_state=resting(work, voided),
         subject_revision=case.subject_revision,
     )
     if subject is not None:
         operation.subject_revision = await _next_revision(work)
         work.session.add(Subject(case_id=case.id, revision=operation.subject_revision, data=subject))
         await work.session.flush()  # without steps it becomes the case's own in this very transaction
-    offsets = await _effects_of(work, voided) if voided is not None else []
-    await _take_over(work, operation, voided=voided, offsets=offsets)
-    await _begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
+    offsets = await effects_of(work, voided) if voided is not None else []
+    await take_over(work, operation, voided=voided, offsets=offsets)
+    await begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
     return operation
 
 
-def _resting(work: LockedCase, voided: Operation | None) -> str | None:
+def resting(work: LockedCase, voided: Operation | None) -> str | None:
     """The last state at rest, where an undo leads back to; before an opening there was none but the one it names."""
     if voided is None:
         return work.case.state
@@ -132,8 +132,8 @@ def _resting(work: LockedCase, voided: Operation | None) -> str | None:
 
 
 async def accept_undo(work: LockedCase, target: Operation, request: Request) -> Operation:
-    """Accept to take back `target`: the transition in flight, or the latest one."""
-    transition = work.process.transition(target.name)
+    """Accept to take back `target`: the story in flight, or the latest one."""
+    transition = story_of(work.process, target)
     operation = new_operation(
         request,
         case_id=work.case.id,
@@ -146,10 +146,10 @@ async def accept_undo(work: LockedCase, target: Operation, request: Request) -> 
         subject_revision=target.subject_base,
     )
     operation.acts_on = target.id
-    offsets = await _effects_of(work, target)
-    await _take_over(work, operation, voided=target, offsets=offsets, voided_state="undoing")
+    offsets = await effects_of(work, target)
+    await take_over(work, operation, voided=target, offsets=offsets, voided_state="undoing")
     pending = transition.pending if transition else None
-    await _begin(work, operation, pending=pending or work.case.state, work_to_do=bool(operation.offsets))
+    await begin(work, operation, pending=pending or work.case.state, work_to_do=bool(operation.offsets))
     return operation
 
 
@@ -164,7 +164,7 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         name="force_cancel",
         case_state=work.case.state,
         at=work.now,
-        from_state=_resting(work, voided),
+        from_state=resting(work, voided),
         subject_revision=work.case.subject_revision,
     )
     given_up = await work.session.scalars(
@@ -176,10 +176,10 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         work.effects.setdefault(effect.key, effect)
     offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
     if voided is not None:
-        offsets += [effect for effect in await _effects_of(work, voided) if effect not in offsets]
-    await _take_over(work, operation, voided=voided, offsets=offsets)
+        offsets += [effect for effect in await effects_of(work, voided) if effect not in offsets]
+    await take_over(work, operation, voided=voided, offsets=offsets)
     pending = work.process.force_cancel.pending
-    await _begin(work, operation, pending=pending, work_to_do=bool(operation.offsets))
+    await begin(work, operation, pending=pending, work_to_do=bool(operation.offsets))
     return operation
 
 
@@ -198,8 +198,8 @@ async def open_compensation(work: LockedCase, effect: Effect) -> None:
             from_state=work.case.state,
             subject_revision=work.case.subject_revision,
         )
-        await _take_over(work, operation, voided=None, offsets=[effect])
-        await _begin(work, operation, pending=work.case.state, work_to_do=bool(operation.offsets))
+        await take_over(work, operation, voided=None, offsets=[effect])
+        await begin(work, operation, pending=work.case.state, work_to_do=bool(operation.offsets))
     elif effect.key not in operation.offsets:  # its finish will find the new one outstanding
         operation.offsets = [*operation.offsets, effect.key]
         effect.driven_by = operation.id
@@ -210,20 +210,29 @@ async def _next_revision(work: LockedCase) -> int:
     return max(found) + 1
 
 
-async def _effects_of(work: LockedCase, voided: Operation) -> list[Effect]:
+def _adopted(operation: Operation) -> list[str]:
+    """What a replay answers for from then on; not where it comes back to what stood and stands."""
+    return [] if operation.plan and operation.plan["returns"] else reused(operation)
+
+
+async def effects_of(work: LockedCase, voided: Operation) -> list[Effect]:
     """What `voided` reserved, or still had to take back, as far as an undo must look at it."""
-    inherits = [key for offset in voided.offsets for key in (offset, offset + UNDO_SUFFIX)]
+    inherits = [key for offset in (*voided.offsets, *_adopted(voided)) for key in (offset, offset + UNDO_SUFFIX)]
     reserved = await work.session.scalars(
         select(Effect).where(or_(Effect.operation_id == voided.id, Effect.key.in_(inherits)))
     )
     for effect in reserved:
         work.effects[effect.key] = effect
-    inherited = [work.effects[key] for key in voided.offsets if not is_offset(work.effects[key], work.effects)]
+    inherited = [
+        work.effects[key]
+        for key in (*voided.offsets, *_adopted(voided))
+        if not is_offset(work.effects[key], work.effects)
+    ]
     own = [effect for effect in work.effects.values() if effect.operation_id == voided.id]
     return [effect for effect in {e.key: e for e in own + inherited}.values() if needs_offset(work.process, effect)]
 
 
-async def _take_over(
+async def take_over(
     work: LockedCase,
     operation: Operation,
     *,
@@ -242,6 +251,13 @@ async def _take_over(
             title, by_title = action_title(work, helper), action_title(work, operation)
             work.entry("operation.superseded", operation=helper, action=title, by=by_title)
         await _void(work, voided, operation, voided_state)
+    await _drive(work, operation, offsets)
+    work.operation = operation
+    work.case.operation_id = operation.id
+
+
+async def _drive(work: LockedCase, operation: Operation, offsets: list[Effect]) -> None:
+    """Let the operation take these effects back, latest first, and find out about what is unknown."""
     latest_first = sorted(offsets, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
     await _know_compensations(work, latest_first)
     for effect in latest_first:
@@ -250,9 +266,8 @@ async def _take_over(
         if compensation is not None:
             compensation.driven_by = operation.id
         _release(work, effect)
-    operation.offsets = [effect.key for effect in latest_first if not is_offset(effect, work.effects)]
-    work.operation = operation
-    work.case.operation_id = operation.id
+    outstanding = [effect.key for effect in latest_first if not is_offset(effect, work.effects)]
+    operation.offsets = [*operation.offsets, *outstanding]
 
 
 async def _know_compensations(work: LockedCase, offsets: list[Effect]) -> None:
@@ -270,10 +285,7 @@ async def _void(work: LockedCase, voided: Operation, by: Operation, state: Opera
         work.entry("operation.undoing", operation=voided, action=action_title(work, voided))
     else:
         by.supersedes = voided.id
-        superseded = [voided]
-        if voided.acts_on is not None:  # an undo under way: what it was undoing ends with it
-            superseded.append(await work.session.get_one(Operation, voided.acts_on))
-        for operation in superseded:
+        for operation in [voided, *await _stands_for(work, voided)]:
             operation.state, operation.superseded_by, operation.finished_at = "superseded", by.id, work.now
             title, by_title = action_title(work, operation), action_title(work, by)
             work.entry("operation.superseded", operation=operation, action=title, by=by_title)
@@ -283,6 +295,16 @@ async def _void(work: LockedCase, voided: Operation, by: Operation, state: Opera
             if effect.state == "running":
                 await _leave_alone(work, effect)
             void_effect(work, effect)
+
+
+async def _stands_for(work: LockedCase, operation: Operation) -> list[Operation]:
+    """The operations whose place it took: what an undo takes back, what a replay does again, and so on."""
+    found: list[Operation] = []
+    while operation.acts_on is not None and not (operation.plan or {}).get("returns"):
+        operation = await work.session.get_one(Operation, operation.acts_on)
+        if operation.state != "superseded":
+            found.append(operation)
+    return found
 
 
 async def _leave_alone(work: LockedCase, effect: Effect) -> None:
@@ -324,7 +346,7 @@ def void_effect(work: LockedCase, effect: Effect) -> None:
     work.entry("effect.voided" if known else "effect.dropped", effect=effect, title=title)
 
 
-async def _begin(work: LockedCase, operation: Operation, *, pending: str | None, work_to_do: bool) -> None:
+async def begin(work: LockedCase, operation: Operation, *, pending: str | None, work_to_do: bool) -> None:
     """Enter the pending state, or complete at once where nothing runs outside; promise it to the workflow."""
     from_title = work.process.state(operation.case_state).title
     if work_to_do:
@@ -353,16 +375,18 @@ async def _begin(work: LockedCase, operation: Operation, *, pending: str | None,
 
 async def target_state(work: LockedCase, operation: Operation, chosen: str | None) -> str | None:
     """Where the operation leads; None where the story chose a state that is not declared."""
-    if operation.kind == "transition":
-        transition = work.process.transition(operation.name)
-        targets = transition.targets if transition else ()
-        if len(targets) == 1:
-            return targets[0]
-        return chosen if chosen in targets else None
-    if operation.name == "force_cancel":
+    if operation.name == "force_cancel" and operation.kind == "override":
         return work.process.force_cancel.to
+    transition = story_of(work.process, operation)
+    if transition is not None:
+        led_to = transition.targets[0] if len(transition.targets) == 1 else chosen
+        if led_to not in transition.targets:
+            return None
+        return operation.from_state if operation.plan and operation.plan["returns"] else led_to
     undone = await _undone_by(work, operation)
-    transition = work.process.transition(undone.name) if undone else None
+    if undone is not None and undone.plan and undone.plan["returns"]:
+        return operation.from_state
+    transition = story_of(work.process, undone) if undone else None
     return (transition.undone if transition else None) or operation.from_state
 
 
@@ -383,15 +407,53 @@ async def complete(work: LockedCase, operation: Operation, chosen: str | None) -
     operation.started_at = operation.started_at or work.now
     operation.blocked = None
     undone = await _undone_by(work, operation)
-    if undone is not None:
-        undone.state, undone.finished_at = "undone", work.now
-        work.entry("operation.undone", operation=undone, action=action_title(work, undone))
+    for taken_back in [undone, *await _stands_for(work, undone)] if undone else []:
+        taken_back.state, taken_back.finished_at = "undone", work.now
+        work.entry("operation.undone", operation=taken_back, action=action_title(work, taken_back))
+    await void_decisions(work, operation)
     await adopt_revision(work, operation.subject_revision)
-    work.operation, case.operation_id, case.latest_id = None, None, operation.id
+    work.operation, case.operation_id = None, None
+    if not (operation.plan and operation.plan["returns"]):  # else the decision before it is still the latest
+        case.latest_id = operation.id
     if to_state != case.state:
         work.enter(to_state)
     title, state_title = action_title(work, operation), work.process.state(to_state).title
     work.entry("operation.completed", operation=operation, action=title, to_state=state_title)
+
+
+async def replay_diverged(work: LockedCase, operation: Operation, chosen: str | None) -> None:
+    """See whether a replay led where the story led before; if not, what was decided since rested on what is gone.
+
+    Those decisions are voided: what they did is offset, and the case stays where the story leads now.
+    """
+    plan, story = operation.plan, story_of(work.process, operation)
+    if plan is None or story is None or not plan["returns"]:
+        return
+    led_to = story.targets[0] if len(story.targets) == 1 else chosen
+    if led_to == plan["led_to"] or led_to not in story.targets:
+        return
+    root = await work.session.get_one(Operation, UUID(plan["root"]))
+    operation.plan = {**plan, "returns": False, "later": [{**later, "kept": False} for later in plan["later"]]}
+    operation.from_state, operation.subject_base = root.from_state, root.subject_base
+    wanted = [key for later in plan["later"] for key in later["effects"]]
+    rows = await work.session.scalars(select(Effect).where(Effect.key.in_(wanted)))
+    voided = [effect for effect in rows if needs_offset(work.process, effect)]
+    for effect in voided:
+        work.effects[effect.key] = effect
+    await _drive(work, operation, voided)
+    titles = " and ".join(str(later["title"]) for later in plan["later"])
+    title, state = action_title(work, operation), work.process.state(str(led_to)).title
+    work.entry("operation.diverged", operation=operation, action=title, state=state, decisions=titles)
+    work.touch()
+
+
+async def void_decisions(work: LockedCase, operation: Operation) -> None:
+    """A finished replay ends the operations whose decisions did not survive it."""
+    for later in (operation.plan or {}).get("later", ()):
+        if not later["kept"]:
+            voided = await work.session.get_one(Operation, UUID(later["operation_id"]))
+            voided.state, voided.finished_at, voided.superseded_by = "undone", work.now, operation.id
+            work.entry("operation.undone", operation=voided, action=action_title(work, voided))
 
 
 async def adopt_revision(work: LockedCase, revision: int) -> None:
@@ -415,6 +477,7 @@ async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) 
         return FinishAnswer("finished", work.case.version, news=work.news())
     if work.case.fence != call.fence or work.case.operation_id != operation.id:
         return FinishAnswer("superseded", work.case.version, news=work.news())
+    await replay_diverged(work, operation, call.to_state)
     outstanding = work.outstanding_offsets(operation)
     if outstanding:
         return FinishAnswer("offsets", work.case.version, offsets=outstanding, news=work.news())
@@ -436,9 +499,10 @@ async def _postcondition_fault(work: LockedCase, operation: Operation, chosen: s
     open_steps = [effect.step for effect in work.driven() if effect.state != "settled"]
     if open_steps:
         return f"the story ended while {', '.join(open_steps)} was open"
-    transition = work.process.transition(operation.name) if operation.kind == "transition" else None
+    transition = story_of(work.process, operation)
     if transition and len(transition.targets) == 1:
         begun = {effect.step for effect in work.driven() if effect.operation_id == operation.id}
+        begun |= set(operation.plan["reuse"]) if operation.plan else set()
         missing = [step.name for step in transition.steps if step.name not in begun]
         if missing:
             return f"the story left out {', '.join(missing)}"

@@ -14,9 +14,10 @@ from uuid import UUID
 from sqlalchemy import and_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.commands import look_back
+from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
-from caseward.cases.locked import LockedCase, declared_steps, effect_view
+from caseward.cases.locked import LockedCase, declared_steps, effect_view, reused
+from caseward.cases.replay import plan_replay
 from caseward.db.tables import Case, Effect, Entry, Message, Operation, Subject
 from caseward.documents import (
     ActorDocument,
@@ -31,12 +32,15 @@ from caseward.documents import (
     MessageDocument,
     MessageList,
     OperationDocument,
+    ReplayPlan,
     Timeline,
     case_document,
     entry_sentence,
     step_documents,
 )
-from caseward.errors import CaseNotFound, InputInvalid, OperationNotFound
+from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
+from caseward.overrides import OVERRIDES
+from caseward.policy import Action, decide
 from caseward.process import Catalogue, Process
 from caseward.situation import FINISHED, Actor, EffectView
 
@@ -70,7 +74,7 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
     case = await visible_case(session, catalogue, case_id, actor)
     work = await _read_case(session, catalogue, case)
     subject = await session.get_one(Subject, (case.id, case.subject_revision))
-    now = await look_back(session, work.situation(), case)
+    now = await whole_situation(work, actor)
     facts = CaseFacts(
         business_key=case.business_key,
         title=case.title,
@@ -84,6 +88,23 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
         offsets = [effect_view(work.effects[key]) for key in work.operation.offsets]
         steps = step_documents(work.process, declared_steps(work.process, work.operation), now.effects, offsets)
     return case_document(now, facts, actor, steps)
+
+
+async def get_plan(
+    session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, step: str, actor: Actor
+) -> ReplayPlan:
+    """What a replay from this step would do now; changes nothing.
+
+    Raises CaseNotFound, ActionNotAllowed and InputInvalid as the override would, whatever the role of who asks.
+    """
+    await snapshot(session)
+    case = await _visible_case(session, catalogue, case_id, actor)
+    work = await _read_case(session, catalogue, case)
+    senior = Actor(actor.id, OVERRIDES["replay"].roles)
+    decision = decide(await whole_situation(work, senior), senior, Action("override", "replay"))
+    if not decision.allowed:
+        raise ActionNotAllowed(decision.reasons, state=case.state, version=case.version)
+    return (await plan_replay(work, step)).document
 
 
 async def get_operation(
@@ -122,7 +143,7 @@ async def operation_documents(
                 error=row.error,
             )
         )
-    missing = [key for row in rows for key in row.offsets if key not in known]
+    missing = [key for row in rows for key in (*row.offsets, *reused(row)) if key not in known]
     if missing:  # taken on by a later operation
         known |= {row.key: row for row in await session.scalars(select(Effect).where(Effect.key.in_(missing)))}
     documents: list[OperationDocument] = []
@@ -130,7 +151,7 @@ async def operation_documents(
         concerned = {
             row.key: effect_view(row)
             for row in known.values()
-            if operation.id in {row.operation_id, row.driven_by} or row.key in operation.offsets
+            if operation.id in {row.operation_id, row.driven_by} or row.key in {*operation.offsets, *reused(operation)}
         }
         documents.append(_operation_document(process, operation, concerned, attempts))
     return documents
@@ -142,7 +163,8 @@ def _operation_document(
     effects: Mapping[str, EffectView],
     attempts: Mapping[str, list[AttemptDocument]],
 ) -> OperationDocument:
-    mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in operation.offsets]
+    theirs = {*operation.offsets, *reused(operation)}
+    mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in theirs]
     compensations = [e for e in effects.values() if e.direction == "undo" and e not in mine]
     shown = [e for e in mine if e.key not in operation.offsets or e.operation_id == operation.id]
     steps = step_documents(
@@ -174,6 +196,7 @@ def _operation_document(
         step=operation.step,
         item=operation.item,
         confirmations=Confirmations(),
+        plan=operation.plan,
         recovery_owner=None if finished else (operation.blocked or {}).get("recovery_owner", open_owner),
         blocked=operation.blocked,
         steps=steps,

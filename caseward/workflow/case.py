@@ -311,10 +311,11 @@ class CaseWorkflow:
     async def _story(self, order: Order) -> str | None:
         """Tell the story until it ends; one that raises or is missing blocks for engineering and is told again."""
         while True:
-            story = getattr(self, order.name, None) if self.process.transition(order.name) else None
+            name = order.tells or order.name
+            story = getattr(self, name, None) if self.process.transition(name) else None
             try:
                 if story is None:
-                    raise StoryMissing(order.name)  # noqa: TRY301 - one way to block
+                    raise StoryMissing(name)  # noqa: TRY301 - one way to block
                 return await story()
             except (Superseded, asyncio.CancelledError, CancelledError):
                 raise

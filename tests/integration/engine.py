@@ -21,6 +21,7 @@ from caseward.activity import Call, EffectRunner
 from caseward.cases import effects, operations, queries
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
 from caseward.cases.effects import OpenStep, Reservation, Settlement
+from caseward.cases.locked import story_of
 from caseward.cases.timeline import first_break
 from caseward.db.session import Database
 from caseward.db.tables import Attempt, Base, Case, Effect, Entry, Message, Operation
@@ -503,9 +504,9 @@ class Handle:
                 answer = await self.run(f"{offset.step}:undo", effect_key=offset.effect_key)
                 if answer.state != "settled":
                     return answer.state
-            declared = self.desk.process.transition(operation.name) if operation.kind == "transition" else None
+            declared = story_of(self.desk.process, operation)
             for each in declared.steps if declared else ():
-                answer = await self.run(each.name)
+                answer = await self.run(each.name, effect_key=f"{operation.id}:{each.name}")
                 if answer.state != "settled":
                     return answer.state
             finished = await self.finish(to_state or (declared.targets[0] if declared else None))

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
+from caseward.cases import queries
 from caseward.cases.effects import LeaseHeld
+from caseward.cases.locked import story_of
 from caseward.db.tables import Effect
 from caseward.errors import ActionNotAllowed, InputInvalid
 from caseward.process import IMPOSSIBLE, NONE_NEEDED
@@ -108,11 +110,12 @@ class Day:
             undo = effects.get(f"{key}:undo")
             if done.standing and (undo is None or undo.state != "settled"):
                 return f"{name}:undo", False, key
-        if operation.name == "ship":
+        if story_of(PROCESS, operation) is not None:
+            reused = (operation.plan or {}).get("reuse", {})
             for each in PROCESS.steps.values():
                 mine = effects.get(f"{operation.id}:{each.name}")
-                if mine is None or mine.state != "settled":
-                    return each.name, False, None
+                if each.name not in reused and (mine is None or mine.state != "settled"):
+                    return each.name, False, f"{operation.id}:{each.name}"
         return "", False, None
 
     async def effects(self) -> dict[str, Effect]:
@@ -146,12 +149,20 @@ class Day:
 
     async def somebody_takes_over(self) -> None:
         try:
-            match self.data.draw(st.sampled_from(("cancel", "undo", "force_cancel", "ship", "reopen", "take_back"))):
+            moves = ("cancel", "undo", "replay", "force_cancel", "ship", "reopen", "take_back")
+            match self.data.draw(st.sampled_from(moves)):
+                case "replay":
+                    step_name = self.data.draw(st.sampled_from(sorted(PROCESS.steps)))
+                    async with self.desk.database.sessions() as session:
+                        planned = await queries.get_plan(
+                            session, self.desk.catalogue, case_id=self.case.id, step=step_name, actor=SENIOR
+                        )
+                    await self.case.override("replay", SENIOR, step=step_name, plan_hash=planned.plan_hash)
                 case "undo" | "force_cancel" as override:
                     await self.case.override(override, SENIOR)
                 case transition:
                     await self.case.take(transition, CHIEF if transition == "cancel" else CLERK)
-        except ActionNotAllowed:
+        except (ActionNotAllowed, InputInvalid):
             pass
 
     async def somebody_helps(self) -> None:

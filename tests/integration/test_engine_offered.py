@@ -16,10 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import request_override, request_transition, whole_situation
 from caseward.cases.effects import LeaseHeld
-from caseward.cases.locked import lock_case
+from caseward.cases.locked import lock_case, story_of
+from caseward.cases.replay import plan_replay
 from caseward.cases.timeline import first_break
 from caseward.db.tables import Case, Entry
 from caseward.documents import ActionDocument, CaseDocument
@@ -104,7 +106,7 @@ class Day:
         """The version, and all that it stands for: state, condition, and what anybody may do."""
         async with self.desk.database.sessions() as session:
             work = await lock_case(session, self.desk.catalogue, self.case.id)
-            now, row = await whole_situation(work), work.case
+            now, row = await whole_situation(work, SENIOR), work.case
             current = condition(now)
             self.check_projection(now, current, row)
             everybody = (person(*ROLES(self.desk.process), name="somebody else"), *self.people)
@@ -145,14 +147,19 @@ class Day:
             await self.case.override(action.name, SENIOR, **override_input(self.desk.process, document, action))
 
     async def somebody_takes_over(self) -> None:
-        await self.case.override(self.data.draw(st.sampled_from(("undo", "undo", "force_cancel"))), SENIOR)
+        name = self.data.draw(st.sampled_from(("undo", "undo", "replay", "force_cancel")))
+        given: dict[str, str] = {}
+        if name == "replay":
+            async with self.desk.database.sessions() as session, session.begin():
+                given = await a_plan(session, self.case)
+        await self.case.override(name, SENIOR, **given)
 
     async def addresses(self) -> list[tuple[str, bool]]:
         """What the workflow might do next: a step, finding out, a compensation."""
         if (await self.case.row()).operation_id is None:
             return []
         operation = await self.case.operation()
-        declared = self.desk.process.transition(operation.name) if operation.kind == "transition" else None
+        declared = story_of(self.desk.process, operation)
         owed = [key.split(":")[1] for key in operation.offsets]
         effects = await self.case.effects()
         offsets = [(name, True) if effects[name].state != "settled" else (f"{name}:undo", False) for name in owed]
@@ -195,8 +202,8 @@ class Day:
     async def the_story_ends(self) -> None:
         if (await self.case.row()).operation_id is not None:
             operation = await self.case.operation()
-            declared = self.desk.process.transition(operation.name)
-            targets = declared.targets if declared and operation.kind == "transition" else (None,)
+            declared = story_of(self.desk.process, operation)
+            targets = declared.targets if declared else (None,)
             await self.case.finish(self.data.draw(st.sampled_from(targets)))
 
     async def the_story_fails(self) -> None:
@@ -262,6 +269,16 @@ def override_input(process: Process, document: CaseDocument, action: ActionDocum
     return given
 
 
+async def a_plan(session: AsyncSession, case: Handle) -> dict[str, str]:
+    """A plan that would be carried out, as somebody would look for one; any hash where there is none."""
+    work = await lock_case(session, case.desk.catalogue, case.id)
+    for name in case.desk.process.steps:
+        with contextlib.suppress(CommandRefused):
+            planned = await plan_replay(work, name)
+            return {"step": name, "plan_hash": planned.document.plan_hash}
+    return {"step": "none", "plan_hash": "0" * 64}
+
+
 async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: ActionDocument) -> None:
     """Post the action with fitting input at the document's version; roll back what was accepted."""
     process = case.desk.process
@@ -280,12 +297,15 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
             )
         else:
             model = OVERRIDES[action.name].input
+            given = override_input(process, document, action)
+            if action.name == "replay":
+                given |= await a_plan(session, case)
             await request_override(
                 session,
                 case.desk.catalogue,
                 case_id=case.id,
                 override=action.name,
-                input=model.model_validate(override_input(process, document, action)),
+                input=model.model_validate(given),
                 envelope=envelope(actor, if_match=[document.version]),
             )
         await transaction.rollback()

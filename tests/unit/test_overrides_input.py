@@ -7,6 +7,10 @@ from caseward.overrides import OVERRIDES
 from caseward.process import ENGINE_ROLES, RESERVED_TRANSITIONS
 
 
+def example_of(name: str) -> dict:
+    return OVERRIDES[name].input.model_json_schema()["examples"][0]
+
+
 @pytest.mark.parametrize("name", OVERRIDES)
 class TestEveryOverride:
     def test_has_an_example_that_works(self, name):
@@ -17,11 +21,13 @@ class TestEveryOverride:
     @pytest.mark.parametrize("reason", [None, "", "ok", "   \n ", "x" * 2001, 7])
     def test_wants_a_reason_that_people_can_read(self, name, reason):
         with pytest.raises(ValidationError) as refused:
-            OVERRIDES[name].input.model_validate({"reason": reason})
+            OVERRIDES[name].input.model_validate({**example_of(name), "reason": reason})
         assert [error["loc"] for error in refused.value.errors()] == [("reason",)]
 
     def test_takes_a_reason_of_several_lines(self, name):
-        OVERRIDES[name].input.model_validate({"reason": "Agreed by phone:\n\tthey did it by hand. Grüße 🙂"})
+        OVERRIDES[name].input.model_validate(
+            {**example_of(name), "reason": "Agreed by phone:\n\tthey did it by hand. Grüße 🙂"}
+        )
 
     def test_refuses_unknown_fields(self, name):
         with pytest.raises(ValidationError, match="state"):

@@ -98,7 +98,7 @@ async def get_plan(
     Raises CaseNotFound, ActionNotAllowed and InputInvalid as the override would, whatever the role of who asks.
     """
     await snapshot(session)
-    case = await _visible_case(session, catalogue, case_id, actor)
+    case = await visible_case(session, catalogue, case_id, actor)
     work = await _read_case(session, catalogue, case)
     senior = Actor(actor.id, OVERRIDES["replay"].roles)
     decision = decide(await whole_situation(work, senior), senior, Action("override", "replay"))

@@ -110,9 +110,9 @@ class Day:
             undo = effects.get(f"{key}:undo")
             if done.standing and (undo is None or undo.state != "settled"):
                 return f"{name}:undo", False, key
-        if story_of(PROCESS, operation) is not None:
+        if (story := story_of(PROCESS, operation)) is not None:
             reused = (operation.plan or {}).get("reuse", {})
-            for each in PROCESS.steps.values():
+            for each in story.steps:
                 mine = effects.get(f"{operation.id}:{each.name}")
                 if each.name not in reused and (mine is None or mine.state != "settled"):
                     return each.name, False, f"{operation.id}:{each.name}"

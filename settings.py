@@ -70,6 +70,13 @@ class Settings(BaseSettings):
         description="What `temporal`, the actor nobody verified, may do by a signal or update sent past the API",
     )
 
+    reconcile_after: Annotated[float, Field(gt=0)] = Field(
+        default=15, description="Seconds that a case may be overdue before the reconciler looks after it"
+    )
+    reconcile_round: Annotated[float, Field(gt=0)] = Field(
+        default=3600, description="Seconds in which every open case is compared with its workflow once"
+    )
+
     api_url: str = Field(
         default_factory=lambda data: f"http://127.0.0.1:{data['api_port']}",
         description="Where the CLI and the partners' callbacks find the API",

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 import uvloop
+from sqlalchemy.exc import DBAPIError
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
@@ -30,6 +31,7 @@ from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import CHANNEL, TO_TEMPORAL
 from caseward.outbox.to_temporal import ToTemporal
 from caseward.process import Catalogue
+from caseward.reconciler import Pace, Reconciler
 from caseward.workflow.case import CaseWorkflow
 from caseward.workflow.sandbox import runner
 from caseward.workflow.stories import story_faults
@@ -62,9 +64,20 @@ def build_activities(database: Database, catalogue: Catalogue, partners: Partner
     return activities
 
 
-def build_chores(database: Database, catalogue: Catalogue) -> list[Chore]:
+def build_reconciler(database: Database, client: Client, catalogue: Catalogue, settings: Settings) -> Reconciler:
+    """The reconciler, at the pace that the settings ask for."""
+    pace = Pace(
+        patience=timedelta(seconds=settings.reconcile_after), round_every=timedelta(seconds=settings.reconcile_round)
+    )
+    return Reconciler(database, client, catalogue, pace)
+
+
+def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconciler) -> list[Chore]:
     """What one worker at a time looks after, beside its activities."""
-    return [Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue))]
+    return [
+        Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue)),
+        Chore("reconciler", reconciler.pace.look_every, reconciler.look),
+    ]
 
 
 async def connect(settings: Settings) -> Client:
@@ -79,6 +92,18 @@ async def connect(settings: Settings) -> Client:
             await asyncio.sleep(1)
 
 
+async def prepare(reconciler: Reconciler) -> None:
+    """Know Postgres and Temporal before anything is dispatched, however long that takes to come up."""
+    log = structlog.get_logger("worker")
+    while True:
+        try:
+            if await reconciler.prepare():
+                return
+        except (DBAPIError, OSError) as fault:
+            log.warning("database_away", error=type(fault).__name__)
+        await asyncio.sleep(1)
+
+
 async def serve(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT."""
     if settings.database_url is None:
@@ -90,6 +115,8 @@ async def serve(settings: Settings) -> None:
     partners = Partners.connect(settings.sandbox_url)
     activities = build_activities(database, CATALOGUE, partners, settings)
     client = await connect(settings)
+    reconciler = build_reconciler(database, client, CATALOGUE, settings)
+    await prepare(reconciler)
     dispatcher = Dispatcher(
         database,
         {TO_TEMPORAL: ToTemporal(client, CATALOGUE)},
@@ -111,7 +138,7 @@ async def serve(settings: Settings) -> None:
         beside = [
             asyncio.create_task(dispatcher.run()),
             asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
-            asyncio.create_task(look_after(settings.database_url, build_chores(database, CATALOGUE))),
+            asyncio.create_task(look_after(settings.database_url, build_chores(database, CATALOGUE, reconciler))),
         ]
         print(READY, flush=True)  # noqa: T201 - the promise to whoever started us
         stopped = asyncio.create_task(stopping.wait())

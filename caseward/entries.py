@@ -5,11 +5,14 @@ from typing import Any
 
 SENTENCES: dict[str, str] = {
     "case.opened": "{title} was opened as {business_key}.",
+    "case.woken": "The reconciler looked after it: {found} Its workflow was told to read how it stands.",
+    "case.held": "The reconciler paused it: {found} Engineering decides.",
     "case.escalated": "Nobody acted in time; it now waits on {role}.",
     "deadline.passed": "The deadline of {state} passed.",
     "operation.accepted": "{action} was accepted: {from_state} to {case_state}.",
     "operation.completed": "{action} is completed: the case is {to_state}.",
     "operation.blocked": "{action} can't go on: {message}. {recovery_owner} decides.",
+    "operation.unblocked": "{action} goes on: {message}.",
     "operation.superseded": "{action} was superseded by {by}.",
     "operation.undoing": "{action} is being taken back.",
     "operation.undone": "{action} was taken back.",

@@ -26,6 +26,7 @@ NAMES = frozenset(
         "bulk.sent",
         "operation.before_finish",
         "operation.finished",
+        "reconciler.woken",
     }
 )
 EVERYWHERE = "*"

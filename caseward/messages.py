@@ -6,6 +6,7 @@ New fields get defaults, so that a worker of either version can read the other's
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwner", "CasewardBusinessKey")  # keywords
 TASK_QUEUE = "caseward"  # no setting: a worker that listens elsewhere than the dispatcher sends is silence
 PERFORM, OVERRIDE = "perform", "override"
 LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK = (
@@ -87,6 +88,8 @@ class Perform:
 
     orders: list[Order]
     news: News | None = None
+    resync: bool = False
+    """Whatever the run believes, forget it and read from Postgres: the reconciler found that it went astray."""
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ import sysconfig
 from datetime import timedelta
 from pathlib import Path
 
+from caseward.messages import SEARCH_ATTRIBUTES
 from dev.service import IN_THE_BACKGROUND, Launch, Service, http_probe
 from settings import Settings
-
-SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwner", "CasewardBusinessKey")
 
 # The server has one history shard, and a shard polls its queues 20 times a second: 50 ms for every hop of a workflow.
 _DYNAMIC_CONFIG = ("history.transferProcessorMaxPollRPS=1000", "history.timerProcessorMaxPollRPS=1000")

@@ -229,8 +229,11 @@ class LockedCase:
             if not is_offset(effect, self.effects)
         ]
 
-    def promise(self, operation: Operation | None) -> None:
-        """Put a message for the case's workflow into the outbox: the operation, or a mere wake."""
+    def promise(self, operation: Operation | None, *, resync: bool = False) -> None:
+        """Put a message for the case's workflow into the outbox: the operation, or a mere wake.
+
+        With `resync` the run that gets it shall forget what it believes.
+        """
         store.put(
             self.session,
             case_id=self.case.id,
@@ -240,6 +243,7 @@ class LockedCase:
                 "business_key": self.case.business_key,
                 "order": asdict(self.order(operation)) if operation else None,
                 "news": asdict(self.news()),
+                **({"resync": True} if resync else {}),
             },
         )
 

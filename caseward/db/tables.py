@@ -64,6 +64,13 @@ class Case(Base):
         Index("ix_cases_changed", "changed_at", "id"),
         Index("ix_cases_business_key", "business_key"),
         Index("ix_cases_condition", "condition", "changed_at"),
+        # What the reconciler looks for every few seconds: work that should have gone on by itself.
+        Index("ix_cases_in_flight", "changed_at", postgresql_where=text("operation_id IS NOT NULL")),
+        Index(
+            "ix_cases_deadline",
+            "deadline_at",
+            postgresql_where=text("deadline_at IS NOT NULL AND operation_id IS NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -26,6 +26,9 @@ _REFUSALS = frozenset(
     }
 )
 
+# A namespace that was lost and made anew has none of our search attributes, until the reconciler adds them.
+_NO_ATTRIBUTE = "no mapping defined for search attribute"
+
 
 class ToTemporal:
     """Delivers by signal-with-start: the first operation starts the workflow, a reopened case starts a new run."""
@@ -54,7 +57,7 @@ class ToTemporal:
                 rpc_timeout=RPC_TIMEOUT,
             )
         except RPCError as fault:
-            if fault.status in _REFUSALS:
+            if fault.status in _REFUSALS and _NO_ATTRIBUTE not in fault.message:
                 raise
             raise DestinationAway(f"Temporal: {fault.status.name}") from fault
 
@@ -63,7 +66,7 @@ def together(messages: Sequence[Claimed]) -> Perform:
     """One signal for all: every order, and the newest news. Raises KeyError or TypeError for a malformed payload."""
     orders = [_order(message.payload["order"]) for message in messages if message.payload["order"] is not None]
     news = max((News(**message.payload["news"]) for message in messages), key=lambda item: item.version)
-    return Perform(orders, news)
+    return Perform(orders, news, resync=any(message.payload.get("resync") is True for message in messages))
 
 
 def _order(payload: dict[str, object]) -> Order:

@@ -110,6 +110,8 @@ class CaseWorkflow:
         """Activities of the story under way; while there are none, a new run can take over."""
         self._deadline_asked = -1
         """The version at which the state's deadline was last asked for."""
+        self._astray = False
+        """What this run believes is not to be trusted: a new one shall read from Postgres."""
 
     # Whoever can reach Temporal can send anything. Every argument has a default, because a handler that is called
     # without one fails the workflow task for ever.
@@ -138,6 +140,8 @@ class CaseWorkflow:
                 self._told = not (new_run and order.finished and order.fence > 1)
         if not told.orders:
             self._told = False  # a mere wake: read what there is to do
+        if told.resync and not new_run:
+            self._astray = True
 
     @workflow.signal(
         name=messages.OVERRIDE,
@@ -189,6 +193,8 @@ class CaseWorkflow:
         while True:
             if self._next is not None:
                 await self._perform(self._next)
+            elif self._astray and not self._taken_in():
+                workflow.continue_as_new(ref)
             elif not self._told:
                 await self._load()
             elif self._news.final and self._idle():
@@ -201,7 +207,11 @@ class CaseWorkflow:
 
     def _idle(self) -> bool:
         """Nothing was taken in that is not worked off."""
-        return self._next is None and self._told and not self._admissions and workflow.all_handlers_finished()
+        return self._told and not self._taken_in()
+
+    def _taken_in(self) -> bool:
+        """An order or a person's override waits for its turn."""
+        return self._next is not None or bool(self._admissions) or not workflow.all_handlers_finished()
 
     def _history_grew(self) -> bool:
         info = workflow.info()
@@ -233,7 +243,7 @@ class CaseWorkflow:
             timeout = max(datetime.fromisoformat(news.deadline_at) - workflow.now(), pause)
 
         def something_came() -> bool:
-            grown = self._history_grew() or self._news.final
+            grown = self._history_grew() or self._news.final or self._astray
             return self._next is not None or not self._told or self._news is not news or (grown and self._idle())
 
         try:
@@ -273,9 +283,8 @@ class CaseWorkflow:
             self._told = False
 
     def _may_roll(self) -> bool:
-        """The history has grown, and nothing is under way that a new run could not take up."""
-        taken_in = self._next is not None or self._admissions or not workflow.all_handlers_finished()
-        return self._history_grew() and self._acting == 0 and not taken_in
+        """The history has grown or the run went astray, and nothing is under way that a new run could not take up."""
+        return (self._astray or self._history_grew()) and self._acting == 0 and not self._taken_in()
 
     async def _act(self, work: Awaitable[T]) -> T:
         self._acting += 1

@@ -17,6 +17,13 @@ _FINISHED = "(state IN ({})) = (finished_at IS NOT NULL)"
 
 def upgrade() -> None:
     op.add_column("cases", sa.Column("paused", _JSON, nullable=True))
+    op.create_index("ix_cases_in_flight", "cases", ["changed_at"], postgresql_where=sa.text("operation_id IS NOT NULL"))
+    op.create_index(
+        "ix_cases_deadline",
+        "cases",
+        ["deadline_at"],
+        postgresql_where=sa.text("deadline_at IS NOT NULL AND operation_id IS NULL"),
+    )
     op.add_column("operations", sa.Column("confirmations", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("operations", sa.Column("confirmed_by", _LIST, server_default=sa.text("'[]'"), nullable=False))
     op.add_column("operations", sa.Column("expires_at", _INSTANT, nullable=True))
@@ -151,4 +158,6 @@ def downgrade() -> None:
     )
     for column in ("bulk_id", "plan", "proposal", "expires_at", "confirmed_by", "confirmations"):
         op.drop_column("operations", column)
+    for index in ("ix_cases_deadline", "ix_cases_in_flight"):
+        op.drop_index(index, table_name="cases")
     op.drop_column("cases", "paused")

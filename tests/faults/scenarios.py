@@ -136,6 +136,13 @@ async def retry_by_signal(company: Company, case: Json) -> Json:
     return case
 
 
+async def retry_in_bulk(company: Company, case: Json) -> Json:
+    """The same override, over a list of one."""
+    order = {"override": "retry", "reason": "The bank mended it", "case_ids": [case["case_id"]], "canary": 1}
+    await company.insist(lambda key: company.operator.post("/v1/bulk", order, key=key))
+    return case
+
+
 SCENARIOS = (
     Scenario("open", nothing, open_a_case, "draft"),
     Scenario("submit: steps side by side", a_draft, take("requester", "submit"), "in_review"),
@@ -147,6 +154,7 @@ SCENARIOS = (
     Scenario("suspend: on what stands", active, take("reviewer", "suspend", grounds="A dispute."), "suspended"),
     Scenario("retry", blocked_at("bank", "open_payee", "reject"), override("retry"), "active"),
     Scenario("retry by signal", blocked_at("bank", "open_payee", "reject"), retry_by_signal, "active", by_api=False),
+    Scenario("bulk: retry", blocked_at("bank", "open_payee", "reject"), retry_in_bulk, "active"),
     Scenario("skip", blocked_at("mail", "send", "reject"), override("skip"), "active"),
     Scenario("mark_done over an unknown", blocked_at("mail", "send", "lose_reply"), mark_mail_done, "active"),
     Scenario("undo of what is blocked", blocked_at("mail", "send", "reject"), override("undo"), "in_review"),

@@ -150,9 +150,9 @@ def _what_was_undone_is_offset(record: Record, catalogue: Catalogue) -> Iterator
 
 
 def _adopted(record: Record, effect: Effect) -> bool:
-    """A replay took it over as it stands."""
-    plans = [row.plan for row in record.operations.values() if row.case_id == effect.case_id and row.plan]
-    return effect.standing and any(effect.key in str(plan) for plan in plans)
+    """A replay that was not taken back itself goes on with it as it stands."""
+    replays = (row for row in record.operations.values() if row.plan and row.state not in {"undone", "superseded"})
+    return effect.standing and any(effect.key in (row.plan or {})["reuse"].values() for row in replays)
 
 
 def _operations_end(record: Record, catalogue: Catalogue) -> Iterator[str]:

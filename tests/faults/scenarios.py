@@ -143,6 +143,14 @@ async def retry_in_bulk(company: Company, case: Json) -> Json:
     return case
 
 
+async def replay_from_the_bank(company: Company, case: Json) -> Json:
+    """The ERP's vendor is kept, the payee closed and opened anew. The plan is asked for once, and then kept to."""
+    plan = await company.insist(
+        lambda key: company.operator.post(f"/v1/cases/{case['case_id']}/plan", {"step": "open_payee"}, key=key)
+    )
+    return await override("replay", step="open_payee", plan_hash=plan["plan_hash"])(company, case)
+
+
 SCENARIOS = (
     Scenario("open", nothing, open_a_case, "draft"),
     Scenario("submit: steps side by side", a_draft, take("requester", "submit"), "in_review"),
@@ -159,6 +167,8 @@ SCENARIOS = (
     Scenario("mark_done over an unknown", blocked_at("mail", "send", "lose_reply"), mark_mail_done, "active"),
     Scenario("undo of what is blocked", blocked_at("mail", "send", "reject"), override("undo"), "in_review"),
     Scenario("undo of what is done", active, override("undo"), "in_review"),
+    Scenario("replay of what is blocked", blocked_at("mail", "send", "reject"), replay_from_the_bank, "active"),
+    Scenario("replay of what is done", active, replay_from_the_bank, "active"),
     Scenario("force_cancel", blocked_at("mail", "send", "reject"), override("force_cancel"), "cancelled"),
     Scenario("superseding: cancel over a running step", opening_the_payee, take("requester", "cancel"), "cancelled"),
     Scenario("compensation, retried", compensation_blocked, override("retry"), "in_review"),

@@ -22,6 +22,7 @@ from caseward import failpoints
 from caseward.activity import EffectRunner, engine_activities, step_activities
 from caseward.cases.bulk_drive import drive
 from caseward.cases.commands import note_parked
+from caseward.cases.confirming import LOOK_FOR_EXPIRED, expire_due
 from caseward.chores import Chore, look_after
 from caseward.db.listen import listen
 from caseward.db.session import Database
@@ -77,6 +78,7 @@ def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconcile
     return [
         Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue)),
         Chore("reconciler", reconciler.pace.look_every, reconciler.look),
+        Chore("expire_proposals", LOOK_FOR_EXPIRED, lambda: expire_due(database, catalogue)),
     ]
 
 

@@ -89,7 +89,7 @@ class Answering:
 
 
 def _settled(standing: Standing) -> bool:
-    return standing.operation_state in FINISHED or standing.condition in ENDS_A_WAIT
+    return standing.operation_state in FINISHED | {"proposed"} or standing.condition in ENDS_A_WAIT
 
 
 def etag(version: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import routes_bulk, routes_cases, routes_health, routes_stream
+from api import routes_bulk, routes_cases, routes_health, routes_proposals, routes_stream
 from api.deps import Wiring
 from api.errors import add_error_handlers
 from api.front import Front
@@ -60,6 +60,7 @@ def create_app(database: Database, catalogue: Catalogue, verifier: Verifier) -> 
         command_routes(catalogue),
         routes_cases.router,
         routes_bulk.router,
+        routes_proposals.router,
         routes_stream.router,
         process_routes(catalogue),
         routes_health.router,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from caseward.overrides import Why
 from caseward.process import Process, Strict, Transition
 
 MAX_DEPTH = 32  # levels of nesting; the deepest declared input has four
@@ -63,6 +64,20 @@ def _fault(value: Any) -> str | None:
 
 
 Storable = BeforeValidator(storable)
+
+
+class Confirming(Strict):
+    """Confirm what somebody else proposed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "Checked with the reports of both lists"}]})
+    reason: Reason = None
+
+
+class Declining(Strict):
+    """Decline what was proposed, or withdraw it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The slip is from another vendor"}]})
+    reason: Why
 
 
 def pascal(name: str) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from api.bodies import opening_body, transition_body
 from caseward.documents import Document
 from caseward.overrides import OVERRIDES
-from caseward.process import Catalogue, Escalate, Process, Step, Transition, hyphenated
+from caseward.process import Catalogue, Confirmation, Escalate, Process, Step, Transition, hyphenated
 
 
 class RoleDeclaration(Document):
@@ -24,6 +24,15 @@ class DeadlineDeclaration(Document):
     after_seconds: float
     escalates_to: str | None
     takes: str | None
+
+
+class ConfirmationDeclaration(Document):
+    """How many others must confirm it, and who may."""
+
+    by: int
+    roles: list[str]
+    expires_after_seconds: float
+    proposer_counts: bool
 
 
 class StateDeclaration(Document):
@@ -50,6 +59,7 @@ class TransitionDeclaration(Document):
     roles: list[str]
     four_eyes: list[str]
     """Whoever took one of these in this case may not take this one."""
+    confirmation: ConfirmationDeclaration | None
     steps: list[str]
     method: str
     href: str
@@ -67,6 +77,8 @@ class StepDeclaration(Document):
     """The title of its compensation, or `none_needed`, or `impossible`."""
     exhausted: str
     skip_roles: list[str]
+    skip_confirmation: ConfirmationDeclaration | None
+    """Who must confirm that it is left out or marked done."""
     result_schema: str
 
 
@@ -77,6 +89,8 @@ class OverrideDeclaration(Document):
     title: str
     roles: list[str]
     per_step: bool
+    confirmation: ConfirmationDeclaration | None
+    """Where neither transition nor step says otherwise."""
     method: str
     href: str
     input_schema: str
@@ -134,6 +148,7 @@ def process_document(process: Process) -> ProcessDocument:
                 title=override.title,
                 roles=sorted(override.roles),
                 per_step=override.per_step,
+                confirmation=_confirmation(process.confirmations.get(override.name) or override.confirmation),
                 method="POST",
                 href=f"/v1/cases/{{case_id}}/overrides/{hyphenated(override.name)}",
                 input_schema=f"/v1/schemas/override.{override.name}",
@@ -141,6 +156,17 @@ def process_document(process: Process) -> ProcessDocument:
             for override in OVERRIDES.values()
         ],
         subject_schema=f"/v1/schemas/{process.name}.subject",
+    )
+
+
+def _confirmation(declared: Confirmation | None) -> ConfirmationDeclaration | None:
+    if declared is None:
+        return None
+    return ConfirmationDeclaration(
+        by=declared.by,
+        roles=sorted(declared.roles),
+        expires_after_seconds=declared.expires.total_seconds(),
+        proposer_counts=declared.proposer_counts,
     )
 
 
@@ -176,6 +202,7 @@ def _transition(process: Process, transition: Transition) -> TransitionDeclarati
         to=list(transition.targets),
         roles=sorted(transition.roles),
         four_eyes=sorted(transition.four_eyes),
+        confirmation=_confirmation(transition.confirmation),
         steps=[step.name for step in transition.steps],
         method="POST",
         href=href,
@@ -192,6 +219,7 @@ def _step(process: Process, step: Step[Any]) -> StepDeclaration:
         undo=step.undo if isinstance(step.undo, str) else step.undo.value,
         exhausted=step.exhausted,
         skip_roles=sorted(step.skip_roles),
+        skip_confirmation=_confirmation(process.skip_confirmation(step)),
         result_schema=f"/v1/schemas/{process.name}.{step.name}.result",
     )
 

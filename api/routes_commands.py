@@ -17,7 +17,7 @@ from caseward.documents import CaseDocument, OperationDocument
 from caseward.overrides import OVERRIDES, Override
 from caseward.process import Catalogue, Process, Transition, hyphenated
 
-_ON_A_CASE = header_parameters("Idempotency-Key", "If-Match", "Prefer")
+ON_A_CASE = header_parameters("Idempotency-Key", "If-Match", "Prefer")
 
 
 def command_routes(catalogue: Catalogue) -> APIRouter:
@@ -48,7 +48,7 @@ def _add_opening(router: APIRouter, process: Process) -> None:
 
     router.add_api_route(
         f"/{process.path}",
-        _taking(open_, opening_body(process)),
+        taking(open_, opening_body(process)),
         methods=["POST"],
         status_code=201,
         operation_id=f"{process.name}_{process.opening.name}",
@@ -81,14 +81,14 @@ def _add_transition(router: APIRouter, process: Process, transition: Transition)
     targets = " or ".join(process.state(name).title for name in transition.targets)
     router.add_api_route(
         f"/{process.path}/{{case_id}}/{hyphenated(transition.name)}",
-        _taking(request, transition_body(process, transition), optional=not requires_something(transition.input)),
+        taking(request, transition_body(process, transition), optional=not requires_something(transition.input)),
         methods=["POST"],
         operation_id=f"{process.name}_{transition.name}",
         summary=transition.title,
         description=f"From {sources} to {targets}.",
         tags=[process.title],
         responses=command(),
-        openapi_extra=_ON_A_CASE,
+        openapi_extra=ON_A_CASE,
     )
 
 
@@ -104,19 +104,19 @@ def _add_override(router: APIRouter, override: Override) -> None:
 
     router.add_api_route(
         f"/cases/{{case_id}}/overrides/{hyphenated(override.name)}",
-        _taking(request, override.input),
+        taking(request, override.input),
         methods=["POST"],
         operation_id=f"override_{override.name}",
         summary=override.title,
         description=inspect.getdoc(override.input),
         tags=["Overrides"],
         responses=command(),
-        openapi_extra=_ON_A_CASE,
+        openapi_extra=ON_A_CASE,
     )
 
 
-def _taking(endpoint: Callable[..., Any], model: type[BaseModel], *, optional: bool = False) -> Callable[..., Any]:
-    """The endpoint with `body` of this very type, which only the declaration knows."""
+def taking(endpoint: Callable[..., Any], model: type[BaseModel], *, optional: bool = False) -> Callable[..., Any]:
+    """The endpoint with `body` of this very type, and with its example."""
     signature = inspect.signature(endpoint)
     # Beside the schema too, where tools look for it.
     shown: dict[str, Any] = {"example": {"summary": "Works as it stands", "value": example(model)}}

@@ -9,10 +9,18 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from caseward.entries import sentence
-from caseward.overrides import OVERRIDES
-from caseward.policy import Action, Decision, decide_all
+from caseward.policy import Action, Decision, action_title, decide_all, decide_confirming, decide_declining, stale
 from caseward.process import Process, Step, hyphenated
-from caseward.situation import UNDO_SUFFIX, Actor, EffectView, Situation, condition, step_title
+from caseward.situation import (
+    UNDO_SUFFIX,
+    Actor,
+    EffectView,
+    Given,
+    ProposalView,
+    Situation,
+    condition,
+    step_title,
+)
 
 
 class Document(BaseModel):
@@ -128,6 +136,63 @@ class ActionDocument(Document):
     input_schema: str
 
 
+class ActorDocument(Document):
+    """Who, in what capacity, through which door."""
+
+    id: str
+    role: str | None
+    via: str
+
+
+class GivenDocument(Document):
+    """Somebody's answer to a proposal."""
+
+    actor: ActorDocument
+    reason: str | None
+    at: datetime
+
+
+class ProposedAction(Document):
+    """What a proposal wants."""
+
+    kind: str
+    name: str
+    step: str | None
+    item: str | None
+
+
+class AnswerDocument(Document):
+    """Whether this actor may confirm, or decline, a proposal, and why not."""
+
+    allowed: bool
+    reasons: list[ReasonDocument]
+    method: str
+    href: str
+
+
+class ProposalDocument(Document):
+    """An operation that waits for confirmation."""
+
+    operation_id: UUID
+    action: ProposedAction
+    title: str
+    proposer: ActorDocument
+    reason: str | None
+    input: dict[str, Any]
+    needed: int
+    """So many different people must confirm it."""
+    roles: list[str]
+    """Who may."""
+    given: list[GivenDocument]
+    proposed_at: datetime
+    expires_at: datetime
+    stale: bool
+    """The case has moved on since: nobody can confirm it any more, propose it again."""
+    confirm: AnswerDocument
+    decline: AnswerDocument
+    href: str
+
+
 class CaseDocument(Document):
     """A case as everybody sees it."""
 
@@ -143,7 +208,7 @@ class CaseDocument(Document):
     subject: dict[str, Any]
     subject_revision: int
     operation: OperationInFlight | None
-    proposals: list[dict[str, Any]]
+    proposals: list[ProposalDocument]
     actions: list[ActionDocument]
     opened_at: datetime
     changed_at: datetime
@@ -164,6 +229,8 @@ class CaseRow(Document):
     recovery_owner: str | None
     waiting_on: str | None
     deadline_at: datetime | None
+    proposals: int
+    """How many operations wait for confirmation."""
     opened_at: datetime
     changed_at: datetime
     href: str
@@ -176,19 +243,14 @@ class CaseList(Document):
     next: str | None
 
 
-class ActorDocument(Document):
-    """Who, in what capacity, through which door."""
-
-    id: str
-    role: str | None
-    via: str
-
-
 class Confirmations(Document):
-    """How many confirming people are needed, and who has."""
+    """How many confirming people are needed, and who has; all of it empty for what needed none."""
 
     needed: int = 0
-    given: list[dict[str, Any]] = []
+    given: list[GivenDocument] = []
+    declined: GivenDocument | None = None
+    proposed_at: datetime | None = None
+    expires_at: datetime | None = None
 
 
 class OperationDocument(Document):
@@ -218,7 +280,8 @@ class OperationDocument(Document):
     blocked: dict[str, Any] | None
     steps: list[StepDocument]
     bulk_id: UUID | None = None
-    accepted_at: datetime
+    accepted_at: datetime | None
+    """None for what was only proposed."""
     dispatched_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -499,7 +562,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
         operation=_in_flight(now, steps),
-        proposals=[],
+        proposals=[_proposal(now, proposal, actor) for proposal in now.proposals] if actor else [],
         actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)] if actor else [],
         opened_at=facts.opened_at,
         changed_at=facts.changed_at,
@@ -507,9 +570,11 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
 
 
 def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocument]) -> dict[str, Any]:
-    """The case document as Temporal may hold it: no subject, no title, no actions, no results, no partner's words."""
+    """The case document as Temporal may hold it: no subject, title, actions, proposals, results, partners' words."""
     bare = [step.model_copy(update={"result": None}) for step in steps]
-    document = case_document(now, facts, None, bare).model_dump(mode="json", exclude={"subject", "title", "actions"})
+    told = case_document(now, facts, None, bare)
+    # Proposals quote people, and the workflow hears nothing of them before they are accepted.
+    document = told.model_dump(mode="json", exclude={"subject", "title", "actions", "proposals"})
     last_error = document["condition_info"]["last_error"]
     if last_error:
         last_error.pop("message", None)
@@ -529,14 +594,47 @@ def _in_flight(now: Situation, steps: Sequence[StepDocument]) -> OperationInFlig
     )
 
 
+def _proposal(now: Situation, proposal: ProposalView, actor: Actor) -> ProposalDocument:
+    proposer, href = proposal.proposer, f"/v1/operations/{proposal.id}"
+    action = Action(proposal.kind, proposal.name, proposal.step, proposal.item)
+    return ProposalDocument(
+        operation_id=proposal.id,
+        action=ProposedAction(kind=action.kind, name=action.name, step=action.step, item=action.item),
+        title=action_title(now.process, action),
+        proposer=ActorDocument(id=proposer.id, role=min(proposer.roles, default=None), via=proposer.via),
+        reason=proposal.reason,
+        input=dict(proposal.input),
+        needed=proposal.confirmation.by,
+        roles=sorted(proposal.confirmation.roles),
+        given=[given_document(given) for given in proposal.given],
+        proposed_at=proposal.proposed_at,
+        expires_at=proposal.expires_at,
+        stale=stale(now, proposal),
+        confirm=_answer(decide_confirming(now, actor, proposal), f"{href}/confirm"),
+        decline=_answer(decide_declining(now, actor, proposal), f"{href}/decline"),
+        href=href,
+    )
+
+
+def given_document(given: Given) -> GivenDocument:
+    """Somebody's answer."""
+    actor = ActorDocument(id=given.actor_id, role=given.role, via=given.via)
+    return GivenDocument(actor=actor, reason=given.reason, at=given.at)
+
+
+def _answer(decision: Decision, href: str) -> AnswerDocument:
+    return AnswerDocument(allowed=decision.allowed, reasons=_reasons(decision), method="POST", href=href)
+
+
+def _reasons(decision: Decision) -> list[ReasonDocument]:
+    return [ReasonDocument(code=reason.code, message=reason.message) for reason in decision.reasons]
+
+
 def _action(now: Situation, action: Action, decision: Decision) -> ActionDocument:
     if action.kind == "transition":
-        transition = now.process.transition(action.name)
-        title = transition.title if transition else action.name
         href = f"/v1/{now.process.path}/{now.case_id}/{hyphenated(action.name)}"
         schema = f"/v1/schemas/{now.process.name}.{action.name}"
     else:
-        title = OVERRIDES[action.name].title
         href = f"/v1/cases/{now.case_id}/overrides/{hyphenated(action.name)}"
         schema = f"/v1/schemas/override.{action.name}"
     return ActionDocument(
@@ -544,10 +642,10 @@ def _action(now: Situation, action: Action, decision: Decision) -> ActionDocumen
         name=action.name,
         step=action.step,
         item=action.item,
-        title=title,
+        title=action_title(now.process, action),
         allowed=decision.allowed,
-        reasons=[ReasonDocument(code=reason.code, message=reason.message) for reason in decision.reasons],
-        confirmations=0,
+        reasons=_reasons(decision),
+        confirmations=decision.further,
         method="POST",
         href=href,
         input_schema=schema,

@@ -191,3 +191,5 @@ class AdmitAnswer:
     accepted: bool
     operation_id: str | None = None
     problem: dict[str, Any] | None = None
+    proposed: bool = False
+    """Accepted as a proposal: others must confirm it."""

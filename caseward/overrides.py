@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from caseward.process import OPERATOR, SENIOR_OPERATOR, Strict
+from caseward.process import OPERATOR, SENIOR_OPERATOR, Confirmation, Strict
 
 Why = Annotated[str, Field(min_length=3, max_length=2000, description="Why; stands in the timeline for good.")]
 StepName = Annotated[
@@ -89,6 +89,8 @@ class Override:
     per_step: bool
     takes_over: bool
     """It raises the fence; the others help the operation in flight."""
+    confirmation: Confirmation | None = None
+    """Who must confirm it where the process says nothing else."""
 
 
 _OPERATORS = frozenset({OPERATOR, SENIOR_OPERATOR})

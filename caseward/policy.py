@@ -5,12 +5,12 @@ accepted at that version.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from caseward.errors import Reason
 from caseward.overrides import OVERRIDES, Override
-from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Process, Transition
-from caseward.situation import Actor, EffectView, Kind, OperationView, Situation
+from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, Process, Transition
+from caseward.situation import Actor, Bound, EffectView, Kind, OperationView, ProposalView, Situation
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,10 @@ class Decision:
     role: str | None = None
     target: EffectView | None = None
     """The effect that a per-step override acts on."""
+    confirmation: Confirmation | None = None
+    """Taking it only proposes it: these must confirm it."""
+    further: int = 0
+    """How many people besides this actor."""
 
     @property
     def allowed(self) -> bool:
@@ -39,7 +43,114 @@ class Decision:
 
 
 def decide(now: Situation, actor: Actor, action: Action) -> Decision:
-    """Whether `actor` may take `action` on the case as it stands. Unknown names are denied."""
+    """Whether `actor` may take `action` on the case as it stands, or propose it. Unknown names are denied."""
+    decision = _decide(now, actor, action)
+    confirmation = _confirmation_of(now, action, decision.target)
+    if confirmation is None:
+        return decision
+    further = confirmation.by - counts(confirmation, actor)
+    if further <= 0:
+        return decision
+    reasons = decision.reasons
+    if any(_same(each, action, decision.target) and not stale(now, each) for each in now.proposals):
+        reasons += (Reason("proposal_stands", "This is proposed already and waits for confirmation."),)
+    return replace(decision, reasons=reasons, confirmation=confirmation, further=further)
+
+
+def counts(confirmation: Confirmation, proposer: Actor) -> bool:
+    """Proposing it is this actor's own confirmation."""
+    return confirmation.proposer_counts and proposer.somebody and bool(proposer.roles & confirmation.roles)
+
+
+def _confirmation_of(now: Situation, action: Action, target: EffectView | None) -> Confirmation | None:
+    process = now.process
+    if action.kind == "transition":
+        transition = process.transition(action.name)
+        return transition.confirmation if transition else None
+    override = OVERRIDES.get(action.name)
+    if override is None:
+        return None
+    own = process.confirmations.get(action.name) or override.confirmation
+    if action.name in {"skip", "mark_done"}:
+        return process.skip_confirmation(process.steps.get(target.step) if target else None, action.name) or own
+    if action.name == "replay" and own is None:  # doing a confirmed transition again is no way around its confirmation
+        # Only the input says which of them, and it has no say in what is offered: so the most that any of them takes.
+        stories = [t.confirmation for t in process.transitions if t.steps and t.confirmation]
+        return max(stories, key=lambda confirmation: confirmation.by, default=None)
+    return own
+
+
+def _same(proposal: ProposalView, action: Action, target: EffectView | None) -> bool:
+    step, item = (target.address, target.item) if target else (None, None)
+    return (proposal.kind, proposal.name, proposal.step, proposal.item) == (action.kind, action.name, step, item)
+
+
+def bound_to(now: Situation, target: EffectView | None) -> Bound:
+    """What an action proposed now is about."""
+    return Bound(
+        fence=now.fence,
+        operation=now.operation.id if now.operation else None,
+        subject_revision=now.subject_revision,
+        effect_key=target.key if target else None,
+        attempt=target.attempt_count if target else None,
+        effect_state=target.state if target else None,
+    )
+
+
+def stale(now: Situation, proposal: ProposalView) -> bool:
+    """Something of what it was about has changed."""
+    target = next((effect for effect in now.effects if effect.key == proposal.bound.effect_key), None)
+    if not proposal.intact or bound_to(now, target) != proposal.bound:
+        return True
+    action = Action(proposal.kind, proposal.name, proposal.step, proposal.item)
+    return _confirmation_of(now, action, target) != proposal.confirmation  # declared anew, or no longer
+
+
+def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> Decision:
+    """Whether `actor` may confirm it. What is proposed is decided afresh, for whoever proposed it."""
+    confirmation = proposal.confirmation
+    action = Action(proposal.kind, proposal.name, proposal.step, proposal.item)
+    title = action_title(now.process, action)
+    transition = now.process.transition(proposal.name) if proposal.kind == "transition" else None
+    reasons, target = _answering_reasons(now.process, actor, confirmation, title), None
+    if actor.id == proposal.proposer.id:
+        reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you proposed it."))
+    elif transition is not None and _acted_before(now, actor, transition):
+        reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you acted on this case before."))
+    if any(given.actor_id == actor.id for given in proposal.given):
+        reasons.append(Reason("already_confirmed", f"{title}: you confirmed it before, others must too."))
+    if stale(now, proposal):
+        reasons.append(Reason("proposal_stale", f"{title}: the case has moved on since it was proposed."))
+    else:
+        others = tuple(each for each in now.proposals if each.id != proposal.id)
+        afresh = decide(replace(now, proposals=others), proposal.proposer, action)
+        reasons, target = [*reasons, *afresh.reasons], afresh.target
+    return Decision(tuple(reasons), _acting_role(actor, confirmation.roles), target)
+
+
+def decide_declining(now: Situation, actor: Actor, proposal: ProposalView) -> Decision:
+    """Whether `actor` may decline it: whoever may confirm, and whoever proposed it, who withdraws it."""
+    title = action_title(now.process, Action(proposal.kind, proposal.name))
+    withdrawing = actor.somebody and actor.id == proposal.proposer.id
+    reasons = [] if withdrawing else _answering_reasons(now.process, actor, proposal.confirmation, title)
+    return Decision(tuple(reasons), _acting_role(actor, proposal.confirmation.roles))
+
+
+def _answering_reasons(process: Process, actor: Actor, confirmation: Confirmation, title: str) -> list[Reason]:
+    if not actor.somebody:
+        return [Reason("not_somebody", f"{title}: only a person known by name may answer for it.")]
+    return _role_reasons(process, actor, confirmation.roles, title)
+
+
+def action_title(process: Process, action: Action) -> str:
+    """What people call it."""
+    if action.kind == "override":
+        return OVERRIDES[action.name].title if action.name in OVERRIDES else action.name
+    transition = process.transition(action.name)
+    return transition.title if transition else action.name
+
+
+def _decide(now: Situation, actor: Actor, action: Action) -> Decision:
     if action.kind == "transition":
         transition = now.process.transition(action.name)
         if transition is None or transition.opens:
@@ -79,7 +190,7 @@ def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]
 
 def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> Decision:
     reasons = _role_reasons(now.process, actor, transition.roles, transition.title)
-    if any(actor.id in now.acted.get(name, ()) for name in transition.four_eyes):
+    if _acted_before(now, actor, transition):
         reasons.append(Reason("four_eyes", f"{transition.title}: somebody else must, you acted on this case before."))
     if now.operation is not None and now.state not in now.process.pending_states:
         reasons.append(Reason("operation_in_flight", "What was done is still being taken back."))
@@ -92,6 +203,10 @@ def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> 
             places = " or ".join(now.process.state(name).title for name in sorted(transition.source))
             reasons.append(Reason("wrong_state", f"{transition.title} needs {places}; the case is {here}."))
     return Decision(tuple(reasons), _acting_role(actor, transition.roles))
+
+
+def _acted_before(now: Situation, actor: Actor, transition: Transition) -> bool:
+    return any(actor.id in now.acted.get(name, ()) for name in transition.four_eyes)
 
 
 def _decide_step_override(now: Situation, actor: Actor, override: Override, action: Action) -> Decision:

@@ -17,6 +17,9 @@ ENGINEERING = "engineering"  # owns what only code can mend
 OPERATOR, SENIOR_OPERATOR, AUDITOR = "operator", "senior_operator", "auditor"
 ENGINE_ROLES = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
 RESERVED_TRANSITIONS = frozenset({"retry", "skip", "mark_done", "undo", "replay", "pause", "resume", "force_cancel"})
+# What can wait for people; a pause that waited for confirmation would be none.
+CONFIRMABLE = RESERVED_TRANSITIONS - {"pause", "resume"}
+LONGEST_PROPOSAL = timedelta(days=366)  # beyond that it is another decision
 # What stands behind /v1/ already, where a process has its address.
 RESERVED_PROCESSES = frozenset(
     {"cases", "operations", "processes", "schemas", "pauses", "bulk", "outbox", "partners", "me"}
@@ -47,6 +50,20 @@ NONE_NEEDED, IMPOSSIBLE = Undo.NONE_NEEDED, Undo.IMPOSSIBLE
 Exhausted = Literal["block", "undo", "proceed"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """How many others must confirm what one person asks for, before it is accepted."""
+
+    by: int
+    """So many different people."""
+    roles: frozenset[str]
+    """Who may confirm, and decline."""
+    expires: timedelta = timedelta(days=1)
+    """How long a proposal waits for them."""
+    proposer_counts: bool = False
+    """Whoever proposes it and has one of the roles is one of those people."""
+
+
 @dataclass(frozen=True)
 class Retry:
     """How long to wait after each failed attempt; after the last wait the step's `exhausted` applies."""
@@ -74,6 +91,8 @@ class Step(Generic[R]):
     """Recovery owner; the process's own where None."""
     skip_roles: frozenset[str] = field(default=frozenset({OPERATOR, SENIOR_OPERATOR}), kw_only=True)
     """Who may leave it out or mark it done; empty forbids leaving it out, and senior operators may mark it done."""
+    skip_confirmation: Confirmation | None = field(default=None, kw_only=True)
+    """Who must confirm that it, or its compensation, is left out or marked done; None asks nobody."""
     exhausted: Exhausted = field(default="block", kw_only=True)
     retry: Retry = field(default=PATIENT, kw_only=True)
     answer_within: timedelta = field(default=timedelta(hours=1), kw_only=True)
@@ -149,7 +168,9 @@ class Transition:
     undone: str | None = field(default=None, kw_only=True)
     """The state after an undo; the one it came from where None."""
     four_eyes: frozenset[str] = field(default=frozenset(), kw_only=True)
-    """Whoever took one of these transitions in this case may not take this one."""
+    """Whoever took one of these transitions in this case may not take this one, nor confirm it."""
+    confirmation: Confirmation | None = field(default=None, kw_only=True)
+    """Who must confirm it before it is accepted; None asks nobody."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -187,6 +208,8 @@ class Process:
     states: tuple[State, ...] = field(kw_only=True)
     transitions: tuple[Transition, ...] = field(kw_only=True)
     force_cancel: ForceCancel = field(kw_only=True)
+    confirmations: Mapping[str, Confirmation] = field(default_factory=dict[str, Confirmation], kw_only=True)
+    """By override: who must confirm it on every case; a step's own `skip_confirmation` goes first."""
 
     @property
     def path(self) -> str:
@@ -220,6 +243,12 @@ class Process:
     def role_title(self, name: str) -> str:
         """What people call the role."""
         return next((role.title for role in self.roles if role.name == name), name.replace("_", " "))
+
+    def skip_confirmation(self, step: Step[Any] | None, override: str = "skip") -> Confirmation | None:
+        """Who must confirm that a step is left out, or marked done, which without a word of its own is the same."""
+        if step is not None and step.skip_confirmation is not None:
+            return step.skip_confirmation
+        return self.confirmations.get(override) or self.confirmations.get("skip")
 
     def owner_of(self, step: Step[Any]) -> str:
         """Who decides when this step is half done."""
@@ -267,7 +296,13 @@ def faults(process: Process) -> list[str]:
     if not found:  # the rest looks names up
         found = [
             f"{process.name}: {fault}"
-            for check in (_transition_faults, _step_faults, _state_faults, _reachability_faults)
+            for check in (
+                _transition_faults,
+                _step_faults,
+                _state_faults,
+                _confirmation_faults,
+                _reachability_faults,
+            )
             for fault in check(process)
         ]
     return found
@@ -410,10 +445,44 @@ def _deadline_faults(process: Process, state: State, deadline: Deadline) -> Iter
                 yield f"its deadline takes {name}, which does not start here"
             elif _requires_input(transition.input):
                 yield f"its deadline takes {name}, which needs input that nobody gives"
+            elif transition.confirmation is not None:
+                yield f"its deadline takes {name}, which people must confirm"
 
 
 def _requires_input(model: type[BaseModel]) -> bool:
     return any(declared.is_required() for declared in model.model_fields.values())
+
+
+def _confirmation_faults(process: Process) -> Iterator[str]:
+    declared = [(f"transition {t.name}", t.confirmation) for t in process.transitions]
+    declared += [(f"step {step.name}", step.skip_confirmation) for step in process.steps.values()]
+    declared += [(f"override {name}", confirmation) for name, confirmation in process.confirmations.items()]
+    roles = {role.name for role in process.roles} | ENGINE_ROLES
+    for where, confirmation in declared:
+        if confirmation is None:
+            continue
+        if confirmation.by < 1:
+            yield f"{where}: a confirmation by {confirmation.by} people is none"
+        if not confirmation.roles:
+            yield f"{where}: nobody may confirm it (no roles)"
+        for role in sorted(confirmation.roles - roles):
+            yield f"{where}: unknown role {role} may confirm it"
+        if not timedelta(0) < confirmation.expires <= LONGEST_PROPOSAL:
+            yield f"{where}: a proposal stands for more than nothing and at most {LONGEST_PROPOSAL.days} days"
+    if process.opening.confirmation is not None:
+        yield f"transition {process.opening.name}: opens the case, so there is nothing yet to confirm it on"
+    for name in sorted(set(process.confirmations) - CONFIRMABLE):
+        yield f"override {name}: is none that can wait for confirmation"
+    yield from _unconfirmed_consequences(process)
+
+
+def _unconfirmed_consequences(process: Process) -> Iterator[str]:
+    """What the engine would do by declaration although the same declaration says that people must confirm it."""
+    for step in process.steps.values():
+        if step.exhausted == "proceed" and process.skip_confirmation(step) is not None:
+            yield f"step {step.name}: exhausted means going on without it, which people must confirm"
+        if step.exhausted == "undo" and "undo" in process.confirmations:
+            yield f"step {step.name}: exhausted means undo, which people must confirm"
 
 
 def _reachability_faults(process: Process) -> Iterator[str]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from caseward.bulk import fingerprint
 from caseward.errors import Reason
-from caseward.process import ENGINEERING, Process, Step
+from caseward.process import ENGINEERING, Confirmation, Process, Step
 
 Kind = Literal["transition", "override"]
 Direction = Literal["do", "undo"]
@@ -36,6 +36,7 @@ StepState = Literal[
 ]
 
 FINISHED: frozenset[OperationState] = frozenset({"completed", "undone", "superseded", "declined", "expired"})
+NEVER_ACCEPTED: frozenset[OperationState] = frozenset({"proposed", "declined", "expired"})
 UNDO_SUFFIX = ":undo"
 
 
@@ -46,6 +47,11 @@ class Actor:
     id: str
     roles: frozenset[str]
     via: str = "api"
+
+    @property
+    def somebody(self) -> bool:
+        """A person known by name, who can answer for something: not the engine, nor whoever signals a workflow."""
+        return not {self.id, self.via} & {"system", "temporal"}
 
 
 SYSTEM = Actor("system", frozenset(), "system")
@@ -125,6 +131,53 @@ class OperationView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bound:
+    """What a proposal is about. Confirming it is refused once any of this has changed."""
+
+    fence: int
+    operation: UUID | None
+    """The one in flight."""
+    subject_revision: int
+    effect_key: str | None = None
+    attempt: int | None = None
+    effect_state: EffectState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A person's confirmation."""
+
+    actor_id: str
+    role: str | None
+    via: str
+    reason: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalView:
+    """A proposed operation as it stands."""
+
+    id: UUID
+    kind: Kind
+    name: str
+    step: str | None
+    item: str | None
+    proposer: Actor
+    """With the one role in which the policy let them propose it."""
+    reason: str | None
+    input: Mapping[str, Any]
+    bound: Bound
+    confirmation: Confirmation
+    """As declared when it was proposed."""
+    given: tuple[Given, ...]
+    proposed_at: datetime
+    expires_at: datetime
+    intact: bool = True
+    """It still says what was proposed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Situation:
     """A case, the operation in flight with its effects, and what the rules look back on."""
 
@@ -142,7 +195,11 @@ class Situation:
     no_replay: tuple[Reason, ...] = ()
     """Why there is no step from which the case could be replayed; looked up for those who might."""
     acted: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
-    """Who took each transition in this case."""
+    """Who took each transition in this case, or confirmed it."""
+    fence: int = 0
+    subject_revision: int = 1
+    proposals: tuple[ProposalView, ...] = ()
+    """What waits for confirmation, the oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from schwifty.exceptions import SchwiftyException
 from caseward.process import (
     NONE_NEEDED,
     SENIOR_OPERATOR,
+    Confirmation,
     Deadline,
     Escalate,
     ForceCancel,
@@ -175,6 +176,8 @@ SCREEN_SANCTIONS = Step(
     undo=NONE_NEEDED,
     owner="compliance",
     skip_roles=frozenset(),
+    # Screened by hand is what nobody should be able to claim alone.
+    skip_confirmation=Confirmation(by=1, roles=frozenset({LEAD})),
 )
 VERIFY_ACCOUNT = Step(
     "verify_account",

@@ -41,7 +41,7 @@ async def admit_override(
                     actor=TEMPORAL, idempotency_key=f"{case_id}:{call.key}", traceparent=continue_trace(None)
                 ),
             )
-        return AdmitAnswer(accepted=True, operation_id=str(accepted.operation_id))
+        return AdmitAnswer(accepted=True, operation_id=str(accepted.operation_id), proposed=accepted.proposed)
     except ValidationError as fault:
         refusal: CommandRefused = InputInvalid("The input is wrong.", errors=field_errors(fault))
     except CaseNotFound as fault:  # no timeline to write the refusal to

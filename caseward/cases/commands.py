@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -21,9 +21,11 @@ from caseward.cases.operations import (
     accept_undo,
     new_operation,
 )
-from caseward.cases.replay import accept_replay, why_no_replay
+from caseward.cases.proposals import end_proposals, proposals_of
+from caseward.cases.proposing import propose
+from caseward.cases.replay import accept_replay, planned_as_shown, why_no_replay
 from caseward.db.session import Database, database_now
-from caseward.db.tables import Case, Effect, Message, Operation, Subject
+from caseward.db.tables import Case, Effect, Message, Operation, ProposalAnswer, Subject
 from caseward.errors import (
     ActionNotAllowed,
     BusinessKeyTaken,
@@ -37,8 +39,8 @@ from caseward.errors import (
 from caseward.evidence import GENESIS
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
-from caseward.process import Catalogue, Nothing, Process
-from caseward.situation import Actor, EffectView, Situation, story_fingerprint
+from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
+from caseward.situation import NEVER_ACCEPTED, Actor, EffectView, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,8 @@ class Accepted:
     operation_id: UUID
     case_id: UUID
     repeated: bool = False
+    proposed: bool = False
+    """It waits for confirmation."""
 
 
 async def open_case(
@@ -89,8 +93,8 @@ async def open_case(
     """
     declared = catalogue[process]
     data = as_stored(subject)
-    digest = _digest("open", process, business_key, data)
-    twin = await _twin(session, envelope, digest)
+    digest = digest_of("open", process, business_key, data)
+    twin = await find_twin(session, envelope, digest)
     if twin is not None:
         return twin
     decision = decide_opening(declared, envelope.actor)
@@ -159,6 +163,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         opened_at=now,
         changed_at=now,
         paused=None,
+        proposals=0,
     )
 
 
@@ -178,25 +183,14 @@ async def request_transition(
     Raises CaseNotFound, VersionStale, ActionNotAllowed, InputInvalid, BusinessKeyTaken, IdempotencyKeyReused.
     """
     data = as_stored(input)
-    digest = _digest(process, str(case_id), transition, data, reason)
-    twin = await _twin(session, envelope, digest)
+    digest = digest_of(process, str(case_id), transition, data, reason)
+    twin = await find_twin(session, envelope, digest)
     if twin is not None:
         return twin
     work = await lock_case(session, catalogue, case_id, process=process)
-    decision = await _admit(work, envelope, Action("transition", transition))
-    declared = work.process.transition(transition)
-    if declared is None:
-        raise CaseNotFound
-    revised = None
-    if declared.revise is not None:
-        current = await session.get_one(Subject, (case_id, work.case.subject_revision))
-        subject = work.process.subject.model_validate(current.data)
-        revised = as_stored(declared.revise(subject, input))
-    request = _request(envelope, decision, digest, reason, data)
-    if work.case.final:  # a reopening wants the business key back
-        await _claim_business_key(session, process, work.case.business_key)
-    operation = await accept_transition(work, declared, request, subject=revised)
-    return Accepted(operation.id, case_id)
+    action = Action("transition", transition)
+    decision = await _admit(work, envelope, action)
+    return await _enact(work, action, decision, _request(envelope, decision, digest, reason, data), data)
 
 
 async def request_override(
@@ -210,31 +204,89 @@ async def request_override(
 ) -> Accepted:
     """Accept an override. Raises what `request_transition` raises."""
     data = as_stored(input)
-    digest = _digest("override", str(case_id), override, data)
-    twin = await _twin(session, envelope, digest)
+    digest = digest_of("override", str(case_id), override, data)
+    twin = await find_twin(session, envelope, digest)
     if twin is not None:
         return twin
     work = await lock_case(session, catalogue, case_id)
     action = Action("override", override, data.get("step"), data.get("item"))
     decision = await _admit(work, envelope, action)
     request = _request(envelope, decision, digest, data["reason"], {k: v for k, v in data.items() if k != "reason"})
-    if OVERRIDES[override].per_step:
-        return await _help(work, override, decision.target, request, data)
-    if override == "force_cancel":
-        operation = await accept_force_cancel(work, request)
-    elif override == "replay":
-        operation = await accept_replay(work, data["step"], data["plan_hash"], request)
-    else:
-        target = work.operation or await session.get_one(Operation, work.case.latest_id)
-        if work.case.final:
-            await _claim_business_key(session, work.case.process, work.case.business_key)
-        operation = await accept_undo(work, target, request)
-    return Accepted(operation.id, case_id)
+    return await _enact(work, action, decision, request, data)
+
+
+async def _enact(
+    work: LockedCase, action: Action, decision: Decision, request: Request, data: dict[str, Any]
+) -> Accepted:
+    """Accept what the policy allowed; or propose it, where others must confirm it first."""
+    if decision.confirmation is not None:
+        operation = await _propose(work, action, decision, decision.confirmation, request, data)
+        return Accepted(operation.id, work.case.id, proposed=True)
+    return Accepted((await carry_out(work, action, decision.target, request, data)).id, work.case.id)
+
+
+async def carry_out(
+    work: LockedCase, action: Action, target: EffectView | None, request: Request, data: dict[str, Any]
+) -> Operation:
+    """Accept an action that the policy allowed and enough people confirmed; there is no other way to.
+
+    Raises InputInvalid, ActionNotAllowed for a plan that is stale, BusinessKeyTaken.
+    """
+    if action.kind == "transition":
+        transition = _declared(work.process, action.name)
+        revised = await _revised(work, transition, data)
+        if work.case.final:  # a reopening wants the business key back
+            await _claim_business_key(work.session, work.case.process, work.case.business_key)
+        return await accept_transition(work, transition, request, subject=revised)
+    if OVERRIDES[action.name].per_step:
+        return await _help(work, action.name, target, request, data)
+    if action.name == "force_cancel":
+        return await accept_force_cancel(work, request)
+    if action.name == "replay":
+        return await accept_replay(work, data["step"], data["plan_hash"], request)
+    undone = work.operation or await work.session.get_one(Operation, work.case.latest_id)
+    if work.case.final:
+        await _claim_business_key(work.session, work.case.process, work.case.business_key)
+    return await accept_undo(work, undone, request)
+
+
+async def _propose(
+    work: LockedCase,
+    action: Action,
+    decision: Decision,
+    confirmation: Confirmation,
+    request: Request,
+    data: dict[str, Any],
+) -> Operation:
+    """Propose it. Input that could never be accepted is refused already now, before anybody confirms it."""
+    if action.kind == "transition":
+        await _revised(work, _declared(work.process, action.name), data)
+    elif OVERRIDES[action.name].per_step:
+        _check_step_input(work.process, action.name, decision.target, data)
+    elif action.name == "replay":
+        await planned_as_shown(work, data["step"], data["plan_hash"])
+    return await propose(work, action, decision.target, confirmation, request)
+
+
+def _declared(process: Process, name: str) -> Transition:
+    transition = process.transition(name)
+    if transition is None:
+        raise CaseNotFound
+    return transition
+
+
+async def _revised(work: LockedCase, transition: Transition, data: dict[str, Any]) -> dict[str, Any] | None:
+    """The subject's next revision, if the transition makes one."""
+    if transition.revise is None:
+        return None
+    current = await work.session.get_one(Subject, (work.case.id, work.case.subject_revision))
+    subject = work.process.subject.model_validate(current.data)
+    return as_stored(transition.revise(subject, transition.input.model_validate(data)))
 
 
 async def _help(
     work: LockedCase, override: str, target: EffectView | None, request: Request, data: dict[str, Any]
-) -> Accepted:
+) -> Operation:
     """Accept retry, skip or mark_done: the change is written now, and the operation ends when its effect shows."""
     effect = work.effects[target.key] if target else None
     result = _check_step_input(work.process, override, target, data)
@@ -272,6 +324,8 @@ async def _help(
             work.operation.blocked = None
         work.finish_helper(operation)
     else:
+        because = f"{OVERRIDES[override].title}: somebody else decided on the step."
+        await end_proposals(work, because, keep=operation, effect_key=effect.key)
         if effect.outcome == "unknown" and data.get("happened") is False:
             effects.rule_out(work, effect, operation)
         if override == "retry":
@@ -282,7 +336,7 @@ async def _help(
             effects.mark_done(work, effect, operation, result)
     work.touch()
     work.promise(operation)
-    return Accepted(operation.id, work.case.id)
+    return operation
 
 
 def _check_step_input(
@@ -352,16 +406,21 @@ async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decisi
     """See that the case is one of the actor's, that it is the expected version, and that the policy allows it."""
     if not work.process.visible_to(envelope.actor.roles):
         raise CaseNotFound
-    version = work.case.version
-    if envelope.if_match is not None and version not in envelope.if_match:
-        raise VersionStale("The case has changed since.", state=work.case.state, version=version)
+    check_version(work, envelope)
     if envelope.bulk is not None and not _still_as_frozen(work, envelope.bulk):
-        raise ActionNotAllowed([MOVED], state=work.case.state, version=version)
+        raise ActionNotAllowed([MOVED], state=work.case.state, version=work.case.version)
     now = await whole_situation(work, envelope.actor if action.name == "replay" else None)
     decision = decide(now, envelope.actor, action)
     if not decision.allowed:
-        raise ActionNotAllowed(decision.reasons, state=work.case.state, version=version)
+        raise ActionNotAllowed(decision.reasons, state=work.case.state, version=work.case.version)
     return decision
+
+
+def check_version(work: LockedCase, envelope: Envelope) -> None:
+    """Raises VersionStale where the case has none of the versions that the sender saw."""
+    version = work.case.version
+    if envelope.if_match is not None and version not in envelope.if_match:
+        raise VersionStale("The case has changed since.", state=work.case.state, version=version)
 
 
 MOVED = Reason("case_moved", "The case is no longer blocked as it was when the list was made.")
@@ -381,20 +440,24 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
 async def whole_situation(work: LockedCase, actor: Actor | None = None) -> Situation:
     """The situation with all that the policy looks back on; what a replay looks back on only for who might want one."""
     now = await look_back(work.session, work.situation(), work.case)
-    if actor is None or not actor.roles & OVERRIDES["replay"].roles or work.case.final:
+    wants = actor is not None and actor.roles & OVERRIDES["replay"].roles
+    if work.case.final or not (wants or any(proposal.name == "replay" for proposal in now.proposals)):
         return now
     return replace(now, no_replay=await why_no_replay(work))
 
 
 # Made once, because making them takes longer than running them.
-_ACTED = (
-    select(Operation.name, func.array_agg(Operation.actor_id.distinct()))
-    .where(
-        Operation.case_id == bindparam("case_id"),
-        Operation.kind == "transition",
-        Operation.name.in_(bindparam("watched", expanding=True)),
-    )
-    .group_by(Operation.name)
+_WATCHED = (
+    Operation.case_id == bindparam("case_id"),
+    Operation.kind == "transition",
+    Operation.name.in_(bindparam("watched", expanding=True)),
+    Operation.state.not_in(NEVER_ACCEPTED),  # nobody took those
+)
+_ACTED = union_all(
+    select(Operation.name, Operation.actor_id).where(*_WATCHED),
+    select(Operation.name, ProposalAnswer.actor_id)
+    .join(ProposalAnswer, ProposalAnswer.operation_id == Operation.id)
+    .where(*_WATCHED, Operation.confirmations > 0),
 )
 _LATEST = (
     select(Operation, func.array_agg(Effect.step))
@@ -402,27 +465,33 @@ _LATEST = (
     .where(Operation.id == bindparam("operation_id"))
     .group_by(Operation.id)
 )
-_TWIN = select(Operation.id, Operation.case_id, Operation.content_digest).where(
-    Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
+_TWIN = union_all(
+    select(Operation.id, Operation.case_id, Operation.content_digest).where(
+        Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
+    ),
+    select(ProposalAnswer.operation_id, ProposalAnswer.case_id, ProposalAnswer.content_digest).where(
+        ProposalAnswer.actor_id == bindparam("actor_id"), ProposalAnswer.idempotency_key == bindparam("key")
+    ),
 )
 _ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
 
 
 async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
-    """Add who acted before and which operation an undo would take back."""
+    """Add who acted before, which operation an undo would take back, and what waits for confirmation."""
     watched = {name for transition in now.process.transitions for name in transition.four_eyes}
     acted: dict[str, frozenset[str]] = {}
     if watched:
         rows = await session.execute(_ACTED, {"case_id": case.id, "watched": watched})
-        acted = {name: frozenset(actors) for name, actors in rows}
+        for name, actor_id in rows:
+            acted[name] = acted.get(name, frozenset()) | {actor_id}
     latest = None
     if now.operation is None and case.latest_id is not None:
         row, steps = (await session.execute(_LATEST, {"operation_id": case.latest_id})).one()
         latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
-    return replace(now, acted=acted, latest=latest)
+    return replace(now, acted=acted, latest=latest, proposals=await proposals_of(session, case))
 
 
-async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
+async def find_twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
     """The operation of the same command sent before; a concurrent twin waits here for the first one's commit."""
     await lock_key(session, envelope)
     sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
@@ -471,7 +540,7 @@ def _request(
     )
 
 
-def _digest(*content: Any) -> bytes:
+def digest_of(*content: Any) -> bytes:
     """What makes two commands the same."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 

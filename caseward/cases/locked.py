@@ -121,6 +121,8 @@ class LockedCase:
             version=case.version,
             operation=view,
             effects=tuple(effect_view(effect) for effect in driven),
+            fence=case.fence,
+            subject_revision=case.subject_revision,
         )
 
     def entry(
@@ -256,6 +258,7 @@ class LockedCase:
                 Operation.name.in_(helpers),
                 Operation.kind == "override",
                 Operation.finished_at.is_(None),
+                Operation.state != "proposed",  # that one helps nobody yet
             )
         )
         return found.all()

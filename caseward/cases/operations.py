@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from caseward import policy
 from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset, reused, story_of
+from caseward.cases.proposals import end_proposals
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, LoadAnswer, News
-from caseward.overrides import OVERRIDES
 from caseward.process import ENGINEERING, Catalogue, Escalate, Take, Transition
 from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState
 from caseward.trace import continue_trace
@@ -32,6 +33,8 @@ class Request:
     content_digest: bytes | None = None
     traceparent: str = field(default_factory=lambda: continue_trace(None))
     bulk_id: UUID | None = None
+    proposal: Operation | None = None
+    """The proposed operation that people have confirmed: it is the one to accept."""
 
 
 def new_operation(
@@ -47,7 +50,13 @@ def new_operation(
     fence: int = 1,
     subject_revision: int = 1,
 ) -> Operation:
-    """An accepted operation, not yet anything else."""
+    """An accepted operation, not yet anything else; the one proposed, where people have confirmed it."""
+    if request.proposal is not None:
+        confirmed = request.proposal
+        confirmed.state, confirmed.accepted_at = "accepted", at
+        confirmed.fence, confirmed.from_state, confirmed.case_state = fence, from_state, case_state
+        confirmed.subject_base = confirmed.subject_revision = subject_revision
+        return confirmed
     return Operation(
         id=uuid7(),
         case_id=case_id,
@@ -82,7 +91,6 @@ def new_operation(
         started_at=None,
         finished_at=None,
         confirmations=0,
-        confirmed_by=[],
         expires_at=None,
         proposal=None,
         plan=None,
@@ -92,10 +100,7 @@ def new_operation(
 
 def action_title(work: LockedCase, operation: Operation) -> str:
     """What people call the operation."""
-    if operation.kind == "override":
-        return OVERRIDES[operation.name].title
-    transition = work.process.transition(operation.name)
-    return transition.title if transition else operation.name
+    return policy.action_title(work.process, policy.Action(cast("Any", operation.kind), operation.name))
 
 
 async def accept_transition(
@@ -244,6 +249,7 @@ async def take_over(
     work.case.fence += 1
     operation.fence = work.case.fence
     work.session.add(operation)
+    await end_proposals(work, f"{action_title(work, operation)} took the case over.", keep=operation)
     if voided is not None:
         for helper in await work.helpers_open():
             helper.superseded_by = operation.id
@@ -417,6 +423,7 @@ async def complete(work: LockedCase, operation: Operation, chosen: str | None) -
         case.latest_id = operation.id
     if to_state != case.state:
         work.enter(to_state)
+    await end_proposals(work, f"{action_title(work, operation)} is completed.")
     title, state_title = action_title(work, operation), work.process.state(to_state).title
     work.entry("operation.completed", operation=operation, action=title, to_state=state_title)
 

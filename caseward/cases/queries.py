@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, reused
+from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
-from caseward.db.tables import Case, Effect, Entry, Message, Operation, Subject
+from caseward.db.tables import Case, Effect, Entry, Message, Operation, ProposalAnswer, Subject
 from caseward.documents import (
     ActorDocument,
     AttemptDocument,
@@ -36,13 +37,14 @@ from caseward.documents import (
     Timeline,
     case_document,
     entry_sentence,
+    given_document,
     step_documents,
 )
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide
 from caseward.process import Catalogue, Process
-from caseward.situation import FINISHED, Actor, EffectView
+from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
@@ -58,6 +60,8 @@ class CaseFilter:
     recovery_owner: str | None = None
     waiting_on: str | None = None
     business_key: str | None = None
+    proposals: bool | None = None
+    """Whether something of it waits for confirmation."""
     q: str | None = None
     cursor: str | None = None
     limit: int = PAGE
@@ -146,6 +150,7 @@ async def operation_documents(
     missing = [key for row in rows for key in (*row.offsets, *reused(row)) if key not in known]
     if missing:  # taken on by a later operation
         known |= {row.key: row for row in await session.scalars(select(Effect).where(Effect.key.in_(missing)))}
+    answers = await answers_to(session, [row.id for row in rows if row.proposal is not None])
     documents: list[OperationDocument] = []
     for operation in rows:
         concerned = {
@@ -153,7 +158,8 @@ async def operation_documents(
             for row in known.values()
             if operation.id in {row.operation_id, row.driven_by} or row.key in {*operation.offsets, *reused(operation)}
         }
-        documents.append(_operation_document(process, operation, concerned, attempts))
+        given = _confirmations(operation, answers[operation.id])
+        documents.append(_operation_document(process, operation, concerned, attempts, given))
     return documents
 
 
@@ -162,6 +168,7 @@ def _operation_document(
     operation: Operation,
     effects: Mapping[str, EffectView],
     attempts: Mapping[str, list[AttemptDocument]],
+    confirmations: Confirmations,
 ) -> OperationDocument:
     theirs = {*operation.offsets, *reused(operation)}
     mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in theirs]
@@ -177,6 +184,9 @@ def _operation_document(
     steps = [step.model_copy(update={"attempts": step.attempts or []}) for step in steps]
     finished = operation.state in FINISHED
     open_owner = next((s.recovery_owner for s in steps if s.state in {"blocked", "retrying", "waiting"}), process.owner)
+    if operation.state == "proposed":  # those who may confirm decide next
+        proposed = unpacked(operation)
+        open_owner = " or ".join(sorted(proposed.confirmation.roles)) if proposed else open_owner
     return OperationDocument(
         operation_id=operation.id,
         kind=operation.kind,
@@ -195,16 +205,29 @@ def _operation_document(
         acts_on=operation.acts_on,
         step=operation.step,
         item=operation.item,
-        confirmations=Confirmations(),
+        confirmations=confirmations,
         plan=operation.plan,
         recovery_owner=None if finished else (operation.blocked or {}).get("recovery_owner", open_owner),
         blocked=operation.blocked,
         steps=steps,
         bulk_id=operation.bulk_id,
-        accepted_at=operation.accepted_at,
+        accepted_at=None if operation.state in NEVER_ACCEPTED else operation.accepted_at,
         dispatched_at=operation.dispatched_at,
         started_at=operation.started_at,
         finished_at=operation.finished_at,
+    )
+
+
+def _confirmations(operation: Operation, answers: Sequence[ProposalAnswer]) -> Confirmations:
+    proposed = unpacked(operation)
+    if proposed is None:
+        return Confirmations()
+    return Confirmations(
+        needed=operation.confirmations,
+        given=[given_document(given_by(answer)) for answer in answers if answer.answer == "confirmed"],
+        declined=next((given_document(given_by(answer)) for answer in answers if answer.answer == "declined"), None),
+        proposed_at=proposed.at,
+        expires_at=operation.expires_at,
     )
 
 
@@ -243,6 +266,8 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
         value = getattr(wanted, name)
         if value is not None:
             query = query.where(getattr(Case, name) == value)
+    if wanted.proposals is not None:
+        query = query.where(Case.proposals > 0 if wanted.proposals else Case.proposals == 0)
     if wanted.q:
         query = query.where(_matches(wanted.q))
     if wanted.cursor:
@@ -254,6 +279,8 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     if len(rows) > wanted.limit:
         rows = rows[: wanted.limit]
         kept = {name: getattr(wanted, name) for name in (*exact, "q") if getattr(wanted, name) is not None}
+        if wanted.proposals is not None:
+            kept["proposals"] = str(wanted.proposals).lower()
         cursor = _encode(rows[-1].changed_at, rows[-1].id)
         following = "/v1/cases?" + urlencode({**kept, "limit": wanted.limit, "cursor": cursor})
     return CaseList(cases=[_row(catalogue, case) for case in rows], next=following)
@@ -287,6 +314,7 @@ def _row(catalogue: Catalogue, case: Case) -> CaseRow:
         recovery_owner=case.recovery_owner,
         waiting_on=case.waiting_on,
         deadline_at=case.deadline_at,
+        proposals=case.proposals,
         opened_at=case.opened_at,
         changed_at=case.changed_at,
         href=f"/v1/cases/{case.id}",

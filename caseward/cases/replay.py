@@ -130,8 +130,8 @@ def _plan(work: LockedCase, past: Past, step_name: str) -> Planned:
     return Planned(document.model_copy(update={"plan_hash": _hash(document)}), target, offsets, reuse, later, returns)
 
 
-async def accept_replay(work: LockedCase, step_name: str, plan_hash: str, request: Request) -> Operation:
-    """Accept to do exactly what the plan of this hash says. Raises ActionNotAllowed where the case has moved since."""
+async def planned_as_shown(work: LockedCase, step_name: str, plan_hash: str) -> Planned:
+    """The plan of this hash, as it still is. Raises ActionNotAllowed where the case has moved since it was shown."""
     message = "The case has moved since this plan was made: look at the plan as it is now."
     try:
         planned = await plan_replay(work, step_name)
@@ -142,6 +142,12 @@ async def accept_replay(work: LockedCase, step_name: str, plan_hash: str, reques
         raise ActionNotAllowed([reason], state=work.case.state, version=work.case.version) from None
     if planned.document.plan_hash != plan_hash:
         raise ActionNotAllowed([Reason("plan_stale", message)], state=work.case.state, version=work.case.version)
+    return planned
+
+
+async def accept_replay(work: LockedCase, step_name: str, plan_hash: str, request: Request) -> Operation:
+    """Accept to do exactly what the plan of this hash says. Raises ActionNotAllowed where the case has moved since."""
+    planned = await planned_as_shown(work, step_name, plan_hash)
     target = planned.target
     for effect in (*planned.offsets, *planned.reuse.values()):
         work.effects.setdefault(effect.key, effect)

@@ -71,6 +71,7 @@ class Case(Base):
             "deadline_at",
             postgresql_where=text("deadline_at IS NOT NULL AND operation_id IS NULL"),
         ),
+        Index("ix_cases_proposals", "changed_at", "id", postgresql_where=text("proposals > 0")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -101,6 +102,8 @@ class Case(Base):
     changed_at: Mapped[datetime]
     paused: Mapped[JSON | None]
     """The case's own pause: since, reason, by, deadlines (`frozen` or `running`), left (seconds of a frozen one)."""
+    proposals: Mapped[int] = mapped_column(Integer, server_default=text("0"), default=0)
+    """How many of its operations are proposed and wait for confirmation."""
 
 
 class Subject(Base):
@@ -175,8 +178,6 @@ class Operation(Base):
     finished_at: Mapped[datetime | None]
     confirmations: Mapped[int] = mapped_column(server_default=text("0"), default=0)
     """How many people must confirm it before it is accepted."""
-    confirmed_by: Mapped[list[Any]] = mapped_column(JSONB, server_default=text("'[]'"), default=list)
-    """Who did: actor, role, at."""
     expires_at: Mapped[datetime | None]
     proposal: Mapped[JSON | None]
     """What a proposal is about; confirming is refused once any of it changed."""
@@ -184,6 +185,41 @@ class Operation(Base):
     """Of a replay: per step what is run, reused or offset."""
     bulk_id: Mapped[UUID | None]
     """The bulk run that it belongs to."""
+
+
+class ProposalAnswer(Base):
+    """Somebody's word on a proposal; never changed. Nobody confirms one twice, whatever the code says."""
+
+    __tablename__ = "proposal_answers"
+    __table_args__ = (
+        Index(
+            "uq_proposal_answers_confirmed",
+            "operation_id",
+            "actor_id",
+            unique=True,
+            postgresql_where=text("answer = 'confirmed'"),
+        ),
+        Index(
+            "uq_proposal_answers_idempotency",
+            "actor_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    operation_id: Mapped[UUID] = mapped_column(ForeignKey("operations.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"))
+    answer: Mapped[str]
+    """`confirmed` or `declined`."""
+    actor_id: Mapped[str]
+    actor_role: Mapped[str | None]
+    actor_via: Mapped[str]
+    reason: Mapped[str | None]
+    at: Mapped[datetime]
+    idempotency_key: Mapped[str | None]
+    content_digest: Mapped[bytes | None]
 
 
 class Effect(Base):

@@ -161,7 +161,8 @@ class CaseWorkflow:
         if not answer.accepted:
             problem = answer.problem or {}
             raise ApplicationError(str(problem.get("detail")), type=str(problem.get("code")), non_retryable=True)
-        return {"accepted": True, "operation_id": answer.operation_id}
+        told = {"accepted": True, "operation_id": answer.operation_id}
+        return {**told, "proposed": True} if answer.proposed else told
 
     @override_update.validator
     def validate_override(self, payload: Any = None) -> None:

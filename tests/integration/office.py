@@ -138,6 +138,19 @@ class Office:
     def senior(self) -> Person:
         return self.person("senior-1", "senior_operator")
 
+    @property
+    def lead(self) -> Person:
+        return self.person("lead-1", "vendor_lead")
+
+    async def proposal(self) -> Json:
+        """A screening done by hand, as its operation: a review lead must confirm it."""
+        case = await self.draft()
+        submitted = await self.requester.take(case, "submit")
+        await self.perform(submitted.json(), rejected_at="screen_sanctions")
+        proposed = await self.senior.override(case, "mark_done", result={"reference": "By hand", "hits": 0})
+        assert (proposed.status_code, proposed.json()["state"]) == (202, "proposed"), proposed.text
+        return proposed.json()
+
     async def draft(self) -> Json:
         answer = await self.requester.open()
         assert answer.status_code == 201, answer.text

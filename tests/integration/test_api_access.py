@@ -186,6 +186,7 @@ ROLES = (REQUESTER, REVIEWER, LEAD, OPERATOR, SENIOR, AUDITOR, CLERK, "stranger"
 SEES = {REQUESTER, REVIEWER, LEAD, OPERATOR, SENIOR, AUDITOR}
 VENDOR_CASE, CASE = "/v1/vendor-onboarding/{case_id}/", "/v1/cases/{case_id}"
 PARCEL_CASE = "/v1/parcel-return/{case_id}/"
+PROPOSED = "/v1/operations/{operation_id}"
 COMMANDS = {
     "/v1/vendor-onboarding": {REQUESTER},
     VENDOR_CASE + "submit": {REQUESTER},
@@ -204,11 +205,15 @@ COMMANDS = {
     CASE + "/overrides/skip": {OPERATOR, SENIOR},
     CASE + "/overrides/mark-done": {OPERATOR, SENIOR},
     CASE + "/overrides/undo": {OPERATOR, SENIOR},
+    CASE + "/overrides/replay": {SENIOR},
+    CASE + "/plan": SEES,
     CASE + "/overrides/force-cancel": {SENIOR},
     "/v1/outbox/{message_id}/requeue": {OPERATOR, SENIOR},
     "/v1/bulk": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/continue": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/stop": {OPERATOR, SENIOR},
+    PROPOSED + "/confirm": {LEAD},
+    PROPOSED + "/decline": {LEAD},
 }
 NO_CASE = {
     "/v1/vendor-onboarding",
@@ -224,7 +229,7 @@ READS = {
     CASE + "/timeline": SEES,
     CASE + "/stream": SEES,
     CASE + "/evidence": {SENIOR, AUDITOR},
-    "/v1/operations/{operation_id}": SEES,
+    PROPOSED: SEES,
     "/v1/processes": set(ROLES),
     "/v1/processes/{process}": set(ROLES),
     "/v1/schemas/{name}": set(ROLES),
@@ -294,15 +299,20 @@ class TestRoutes:
             body = example.get(path)
             if path.endswith(("onboarding", "return")):
                 body = {**body, "business_key": new_key()}
-            answer = await person.command(path.format(case_id=case["case_id"], message_id=message, bulk_id=bulk), body)
+            known = {"case_id": case["case_id"], "message_id": message, "bulk_id": bulk}
+            if path.startswith(PROPOSED):
+                known["operation_id"] = (await office.proposal())["operation_id"]
+            answer = await person.command(path.format(**known), body)
             code = answer.json().get("code")
             if role in allowed and not path.startswith(PARCEL_CASE):
-                assert answer.status_code in {200, 201, 202, 409}, (path, answer.text)
+                nothing_done = {422} if path.endswith("/plan") else set()
+                assert answer.status_code in {200, 201, 202, 409} | nothing_done, (path, answer.text)
                 assert code not in {"role_missing", "four_eyes"}
             elif path in NO_CASE or (role in SEES and not path.startswith(PARCEL_CASE)):
                 assert (answer.status_code, code) == (403, "role_missing"), path
             else:  # somebody else's case, or a case under another process's address
-                assert (answer.status_code, code) == (404, "case_not_found"), path
+                missing = "operation_not_found" if path.startswith(PROPOSED) else "case_not_found"
+                assert (answer.status_code, code) == (404, missing), path
 
     @pytest.mark.parametrize("role", ROLES)
     async def test_every_read_by_every_role(self, office: Office, role):
@@ -340,6 +350,11 @@ class TestForeignCases:
         for path in (f"/v1/cases/{{}}{tail}" for tail in ("", "/timeline", "/stream")):
             foreign, missing = await stranger.get(path.format(case["case_id"])), await stranger.get(path.format(NOBODY))
             assert same(foreign, missing), path
+        proposal = (await office.proposal())["operation_id"]
+        for answer in ("confirm", "decline"):
+            body = {"reason": "Curious"}
+            foreign = await stranger.command(f"/v1/operations/{proposal}/{answer}", body)
+            assert same(foreign, await stranger.command(f"/v1/operations/{uuid4()}/{answer}", body))
         foreign = await stranger.get(f"/v1/operations/{operation}")
         assert same(foreign, await stranger.get(f"/v1/operations/{uuid4()}"))
         for override in ("retry", "force_cancel"):

@@ -7,6 +7,7 @@ shortest day that shows it, with the blob to repeat it.
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from datetime import timedelta
 from typing import Any
@@ -19,16 +20,17 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import request_override, request_transition, whole_situation
+from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.cases.effects import LeaseHeld
 from caseward.cases.locked import lock_case, story_of
 from caseward.cases.replay import plan_replay
 from caseward.cases.timeline import first_break
 from caseward.db.tables import Case, Entry
-from caseward.documents import ActionDocument, CaseDocument
+from caseward.documents import ActionDocument, CaseDocument, ProposalDocument
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, InputInvalid
 from caseward.overrides import OVERRIDES
-from caseward.policy import decide_all
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Process, Step, Transition
+from caseward.policy import decide_all, decide_confirming, decide_declining, stale
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Confirmation, Process, Step, Transition
 from caseward.situation import Actor, Condition, Situation, condition
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
 from tests.integration.engine import (
@@ -77,7 +79,27 @@ OPENED_BY_WORK = parcels(
         ),
     ),
 )
-PROCESSES = {process.name: process for process in (VENDOR_ONBOARDING, EVERY_KIND, OPENED_BY_WORK)}
+BY_CHIEFS = Confirmation(by=2, roles=frozenset({"chief"}))
+# And with confirmations of every kind.
+CONFIRMED = parcels(
+    *(
+        dataclasses.replace(s, skip_confirmation=BY_CHIEFS) if s.name in {"book", "seal"} else s
+        for s in EVERY_KIND.transitions[1].steps
+    ),
+    name="confirmed",
+    confirmations={
+        "force_cancel": dataclasses.replace(BY_CHIEFS, by=1),
+        "retry": Confirmation(by=1, roles=frozenset({"operator"}), proposer_counts=True),
+    },
+)
+CONFIRMED = dataclasses.replace(
+    CONFIRMED,
+    transitions=tuple(
+        dataclasses.replace(t, confirmation=BY_CHIEFS if t.name in {"ship", "correct", "reopen", "cancel"} else None)
+        for t in CONFIRMED.transitions
+    ),
+)
+PROCESSES = {process.name: process for process in (VENDOR_ONBOARDING, EVERY_KIND, OPENED_BY_WORK, CONFIRMED)}
 
 
 class Day:
@@ -116,7 +138,14 @@ class Day:
             ]
             entries = await session.scalars(select(Entry).where(Entry.case_id == row.id).order_by(Entry.number))
             assert first_break(list(entries), row.timeline_head) is None
-            return now.version, (now.state, current, allowed)
+            answers = [
+                (proposal.id, stale(now, proposal), by(now, actor, proposal).reasons)
+                for proposal in now.proposals
+                for actor in everybody
+                for by in (decide_confirming, decide_declining)
+            ]
+            assert row.proposals == len(now.proposals)
+            return now.version, (now.state, current, allowed, answers)
 
     def check_projection(self, now: Situation, current: Condition, row: Case) -> None:
         """The list of cases shows what the case shows, and unfinished work always has somebody who decides (G5)."""
@@ -153,6 +182,18 @@ class Day:
             async with self.desk.database.sessions() as session, session.begin():
                 given = await a_plan(session, self.case)
         await self.case.override(name, SENIOR, **given)
+
+    async def somebody_answers_a_proposal(self) -> None:
+        actor = self.somebody()
+        proposals = (await self.case.document(actor)).proposals
+        if proposals:
+            proposal = self.data.draw(st.sampled_from(proposals))
+            confirming = proposal.confirm.allowed and self.data.draw(st.integers(0, 4))
+            async with self.desk.database.transaction() as session:
+                await answer(session, self.case, actor, proposal, confirming=bool(confirming))
+
+    async def proposals_expire(self) -> None:
+        await expire_due(self.desk.database, self.desk.catalogue)
 
     async def addresses(self) -> list[tuple[str, bool]]:
         """What the workflow might do next: a step, finding out, a compensation."""
@@ -235,6 +276,10 @@ EVENTS = (
     Day.the_story_fails,
     Day.time_passes,
     Day.a_deadline_passes,
+    Day.somebody_answers_a_proposal,
+    Day.somebody_answers_a_proposal,
+    Day.somebody_answers_a_proposal,
+    Day.proposals_expire,
 )
 
 
@@ -285,7 +330,7 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
     async with case.desk.database.sessions() as session, session.begin() as transaction:
         if action.kind == "transition":
             declared = process.transition(action.name)
-            await request_transition(
+            accepted = await request_transition(
                 session,
                 case.desk.catalogue,
                 process=process.name,
@@ -300,7 +345,7 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
             given = override_input(process, document, action)
             if action.name == "replay":
                 given |= await a_plan(session, case)
-            await request_override(
+            accepted = await request_override(
                 session,
                 case.desk.catalogue,
                 case_id=case.id,
@@ -308,12 +353,49 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
                 input=model.model_validate(given),
                 envelope=envelope(actor, if_match=[document.version]),
             )
+        assert accepted.proposed == (action.confirmations > 0), f"{action.name}: confirmations are told as they are"
         await transaction.rollback()
+
+
+async def answer(
+    session: AsyncSession,
+    case: Handle,
+    actor: Actor,
+    proposal: ProposalDocument,
+    *,
+    confirming: bool,
+    version: int | None = None,
+) -> None:
+    sealed = envelope(actor, if_match=None if version is None else [version])
+    called = confirm_proposal if confirming else decline_proposal
+    operation_id, catalogue = proposal.operation_id, case.desk.catalogue
+    await called(session, catalogue, operation_id=operation_id, reason="Looked at it", envelope=sealed)
+
+
+async def check_answers(case: Handle, actor: Actor, document: CaseDocument) -> None:
+    """Each proposal is confirmed and declined where its document says so, and else refused for the reasons it gives."""
+    for proposal, confirming in itertools.product(document.proposals, (True, False)):
+        shown = proposal.confirm if confirming else proposal.decline
+        what = f"{'confirming' if confirming else 'declining'} {proposal.title} by {sorted(actor.roles)}"
+        async with case.desk.database.sessions() as session, session.begin() as transaction:
+            try:
+                version = document.version
+                await answer(session, case, actor, proposal, confirming=confirming, version=version)
+            except ActionNotAllowed as refused:
+                said = [(reason.code, reason.message) for reason in shown.reasons]
+                assert not shown.allowed, f"offered and refused: {what}: {refused}"  # noqa: PT017 - either may happen
+                assert [(r.code, r.message) for r in refused.reasons] == said, what  # noqa: PT017
+            except BusinessKeyTaken:
+                assert proposal.action.name in {"reopen", "undo"}, what
+            else:
+                assert shown.allowed, f"accepted though not offered: {what}: {shown.reasons}"
+            await transaction.rollback()
 
 
 async def check_offers(case: Handle, actor: Actor) -> int:
     """Everything in the document is accepted where it says so, and refused for the very reasons it gives."""
     document = await case.document(actor)
+    await check_answers(case, actor, document)
     for action in document.actions:
         what = f"{action.name} {action.step or ''} by {sorted(actor.roles)} in {document.state}, {document.condition}"
         try:

@@ -11,6 +11,7 @@ from caseward.process import (
     IMPOSSIBLE,
     NONE_NEEDED,
     Catalogue,
+    Confirmation,
     Deadline,
     Escalate,
     ForceCancel,
@@ -82,6 +83,7 @@ def with_deadline(then: Any, *, state: str = "draft", after: timedelta = timedel
     return with_state(state, deadline=Deadline(after=after, then=then))
 
 
+TWO = Confirmation(by=2, roles=CHIEF)
 ELSEWHERE = State("elsewhere", "Elsewhere", "Nobody comes here.", waiting_on="clerk")
 
 WRONG: dict[str, tuple[Process, str]] = {
@@ -251,6 +253,58 @@ WRONG: dict[str, tuple[Process, str]] = {
         ),
         "state draft: its deadline takes cancel, which needs input that nobody gives",
     ),
+    # confirmations
+    "confirmed by none": (
+        with_transition("return", confirmation=replace(TWO, by=0)),
+        "transition return: a confirmation by 0 people is none",
+    ),
+    "confirmed by nobody": (
+        with_step(skip_confirmation=replace(TWO, roles=frozenset())),
+        "step book: nobody may confirm it (no roles)",
+    ),
+    "confirmed by nobody known": (
+        replace(LEAVE, confirmations={"undo": replace(TWO, roles=frozenset({"chief", "boss"}))}),
+        "override undo: unknown role boss may confirm it",
+    ),
+    "expired at once": (
+        with_transition("return", confirmation=replace(TWO, expires=timedelta(0))),
+        "transition return: a proposal stands for more than nothing and at most 366 days",
+    ),
+    "expires never": (
+        with_transition("return", confirmation=replace(TWO, expires=timedelta.max)),
+        "transition return: a proposal stands for more than nothing and at most 366 days",
+    ),
+    "confirmed opening": (
+        with_transition("open", confirmation=TWO),
+        "transition open: opens the case, so there is nothing yet to confirm it on",
+    ),
+    "confirmed pause": (
+        replace(LEAVE, confirmations={"pause": TWO}),
+        "override pause: is none that can wait for confirmation",
+    ),
+    "confirmed nonsense": (
+        replace(LEAVE, confirmations={"fly": TWO}),
+        "override fly: is none that can wait for confirmation",
+    ),
+    "deadline takes what is confirmed": (
+        replace(
+            with_deadline(Take("cancel")),
+            transitions=(OPEN, APPROVE, replace(CANCEL, confirmation=TWO), RETURN),
+        ),
+        "state draft: its deadline takes cancel, which people must confirm",
+    ),
+    "given up without confirmation": (
+        with_step(skip_confirmation=TWO, exhausted="proceed"),
+        "step book: exhausted means going on without it, which people must confirm",
+    ),
+    "given up without the process's confirmation": (
+        replace(with_step(exhausted="proceed"), confirmations={"skip": TWO}),
+        "step book: exhausted means going on without it, which people must confirm",
+    ),
+    "undone without confirmation": (
+        replace(with_step(exhausted="undo"), confirmations={"undo": TWO}),
+        "step book: exhausted means undo, which people must confirm",
+    ),
     "unreachable": (
         replace(
             LEAVE,
@@ -290,6 +344,11 @@ class TestFaults:
     def test_all_faults_are_told_together(self):
         broken = replace(with_step(owner="nobody", partner="!"), owner="nobody")
         assert len(faults(broken)) == 3
+
+    def test_whatever_people_can_wait_for_may_need_confirmation(self):
+        declared = with_transition("approve", confirmation=TWO, steps=(replace(BOOK, skip_confirmation=TWO),))
+        overrides = ("retry", "skip", "mark_done", "undo", "replay", "force_cancel")
+        assert faults(replace(declared, confirmations=dict.fromkeys(overrides, TWO))) == []
 
     def test_an_undo_need_not_be_declared_where_there_is_none(self):
         assert faults(with_step(undo=NONE_NEEDED, exhausted="undo")) == []

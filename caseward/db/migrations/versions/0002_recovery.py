@@ -24,8 +24,9 @@ def upgrade() -> None:
         ["deadline_at"],
         postgresql_where=sa.text("deadline_at IS NOT NULL AND operation_id IS NULL"),
     )
+    op.add_column("cases", sa.Column("proposals", sa.Integer(), server_default=sa.text("0"), nullable=False))
+    op.create_index("ix_cases_proposals", "cases", ["changed_at", "id"], postgresql_where=sa.text("proposals > 0"))
     op.add_column("operations", sa.Column("confirmations", sa.Integer(), server_default=sa.text("0"), nullable=False))
-    op.add_column("operations", sa.Column("confirmed_by", _LIST, server_default=sa.text("'[]'"), nullable=False))
     op.add_column("operations", sa.Column("expires_at", _INSTANT, nullable=True))
     op.add_column("operations", sa.Column("proposal", _JSON, nullable=True))
     op.add_column("operations", sa.Column("plan", _JSON, nullable=True))
@@ -41,6 +42,37 @@ def upgrade() -> None:
     )
     op.create_index("ix_operations_bulk", "operations", ["bulk_id"], postgresql_where=sa.text("bulk_id IS NOT NULL"))
     op.create_index("ix_operations_blocked", "operations", ["process"], postgresql_where=sa.text("blocked IS NOT NULL"))
+    op.create_table(
+        "proposal_answers",
+        sa.Column("operation_id", sa.Uuid(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("case_id", sa.Uuid(), nullable=False),
+        sa.Column("answer", sa.Text(), nullable=False),
+        sa.Column("actor_id", sa.Text(), nullable=False),
+        sa.Column("actor_role", sa.Text(), nullable=True),
+        sa.Column("actor_via", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("at", _INSTANT, nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("content_digest", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(["operation_id"], ["operations.id"], name=op.f("fk_proposal_answers_operation_id")),
+        sa.ForeignKeyConstraint(["case_id"], ["cases.id"], name=op.f("fk_proposal_answers_case_id")),
+        sa.PrimaryKeyConstraint("operation_id", "number", name=op.f("pk_proposal_answers")),
+    )
+    op.create_index(
+        "uq_proposal_answers_confirmed",
+        "proposal_answers",
+        ["operation_id", "actor_id"],
+        unique=True,
+        postgresql_where=sa.text("answer = 'confirmed'"),
+    )
+    op.create_index(
+        "uq_proposal_answers_idempotency",
+        "proposal_answers",
+        ["actor_id", "idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+    )
     op.add_column("effects", sa.Column("paused_by", sa.Text(), nullable=True))
     op.create_index("ix_effects_blocked", "effects", ["step", "partner"], postgresql_where=sa.text("state = 'blocked'"))
     op.create_index(
@@ -145,7 +177,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("known", "bulk_items", "bulk_runs", "callbacks", "pauses"):
+    for table in ("known", "bulk_items", "bulk_runs", "callbacks", "pauses", "proposal_answers"):
         op.drop_table(table)
     for index in ("ix_effects_paused", "ix_effects_blocked"):
         op.drop_index(index, table_name="effects")
@@ -156,8 +188,10 @@ def downgrade() -> None:
     op.create_check_constraint(
         op.f("ck_operations_finished"), "operations", _FINISHED.format("'completed','undone','superseded'")
     )
-    for column in ("bulk_id", "plan", "proposal", "expires_at", "confirmed_by", "confirmations"):
+    for column in ("bulk_id", "plan", "proposal", "expires_at", "confirmations"):
         op.drop_column("operations", column)
     for index in ("ix_cases_deadline", "ix_cases_in_flight"):
         op.drop_index(index, table_name="cases")
-    op.drop_column("cases", "paused")
+    op.drop_index("ix_cases_proposals", table_name="cases")
+    for column in ("proposals", "paused"):
+        op.drop_column("cases", column)

@@ -532,6 +532,16 @@ class TestRate:
         counts = await recovery.counts(bulk_id)
         assert (counts["sent"] <= 3, counts["repaired"]) == (True, 1)
 
+    async def test_counts_a_case_for_a_second_after_its_outcome(self, recovery: Recovery, monkeypatch):
+        """Answered early or late, its request may have come just now; here the second lasts as long as the test."""
+        monkeypatch.setattr(bulk_drive, "SECOND", timedelta(hours=1))
+        await recovery.block(6)
+        bulk_id = await recovery.order(canary=1, rate=3)
+        for _ in range(8):
+            await recovery.turn()
+            await recovery.work(bulk_id)
+        assert await recovery.counts(bulk_id) == {"repaired": 3, "frozen": 3}
+
     async def test_of_one_partner_is_shared_by_all_runs(self, database):
         recovery = Recovery(database, step("book", partner="carrier", retry=AT_ONCE), limits={"carrier": 4})
         recovery.desk.partner.carrier = recovery.desk.partner.repeatable

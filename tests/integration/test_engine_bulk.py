@@ -568,7 +568,7 @@ class TestRate:
             while (await recovery.run(bulk_id)).finished_at is None:
                 await recovery.work(bulk_id)
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(240), asyncio.TaskGroup() as group:
             for each in (somebody, somebody, workers):
                 group.create_task(each())
         assert await recovery.counts(bulk_id) == {"repaired": 18}

@@ -93,6 +93,15 @@ class Settings(BaseSettings):
         description="The public keys bearer tokens are checked with; made by the embedded stack at its first start",
     )
 
+    callback_secret: str | None = Field(
+        default=None,
+        repr=False,
+        description="Each partner signs its callbacks with a secret derived from it; empty = that of the sandbox",
+    )
+    callback_secret_previous: str | None = Field(
+        default=None, repr=False, description="The one before, accepted too while partners change over"
+    )
+
     failpoint: str | None = Field(
         default=None,
         description="`name[:n]`: SIGKILL to the process that reaches it for the n-th time; only where env is `test`",
@@ -104,7 +113,7 @@ class Settings(BaseSettings):
         if self.env == "production":
             missing = [
                 f"CASEWARD_{name.upper()}"
-                for name in ("database_url", "temporal_address", "jwks_file")
+                for name in ("database_url", "temporal_address", "jwks_file", "callback_secret")
                 if name not in self.model_fields_set or getattr(self, name) is None
             ]
             if missing:

@@ -27,9 +27,10 @@ from caseward.chores import Chore, look_after
 from caseward.db.listen import listen
 from caseward.db.session import Database
 from caseward.errors import DeclarationInvalid
+from caseward.hearing import ToActivities
 from caseward.messages import TASK_QUEUE
 from caseward.outbox.dispatcher import Dispatcher
-from caseward.outbox.store import CHANNEL, TO_TEMPORAL
+from caseward.outbox.store import CHANNEL, TO_CALLBACKS, TO_TEMPORAL
 from caseward.outbox.to_temporal import ToTemporal
 from caseward.process import Catalogue
 from caseward.reconciler import Pace, Reconciler
@@ -50,9 +51,10 @@ GRACE = timedelta(seconds=8)  # for activities under way at shutdown; every gate
 READY = "worker ready"  # the line that whoever starts a worker waits for
 
 
-def build_activities(database: Database, catalogue: Catalogue, partners: Partners, settings: Settings) -> list[Any]:
+def build_activities(
+    database: Database, catalogue: Catalogue, partners: Partners, settings: Settings, effects: EffectRunner
+) -> list[Any]:
     """Every activity that the workflows call by name. Raises DeclarationInvalid where one is missing."""
-    effects = EffectRunner(database, catalogue)
     found = list(story_faults(catalogue, WORKFLOWS))
     found += [f"{name}: no activities are registered" for name in catalogue if name not in STEPS]
     if found:
@@ -115,13 +117,14 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     database = Database.connect(settings.database_url, pre_ping=False)
     partners = Partners.connect(settings.sandbox_url)
-    activities = build_activities(database, CATALOGUE, partners, settings)
+    effects = EffectRunner(database, CATALOGUE)
+    activities = build_activities(database, CATALOGUE, partners, settings, effects)
     client = await connect(settings)
     reconciler = build_reconciler(database, client, CATALOGUE, settings)
     await prepare(reconciler)
     dispatcher = Dispatcher(
         database,
-        {TO_TEMPORAL: ToTemporal(client, CATALOGUE)},
+        {TO_TEMPORAL: ToTemporal(client, CATALOGUE), TO_CALLBACKS: ToActivities(effects)},
         lambda message, error: note_parked(
             database, CATALOGUE, case_id=message.case_id, destination=message.destination, error=error
         ),

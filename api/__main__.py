@@ -12,6 +12,7 @@ from api.app import create_app
 from api.logs import set_up_logs
 from api.notices import Notices
 from api.tokens import Verifier
+from api.webhooks import Signatures
 from caseward import failpoints
 from caseward.db.session import Database
 from processes import CATALOGUE
@@ -44,7 +45,12 @@ def main() -> None:
     set_up_logs()
     verifier = Verifier(settings.jwks_file, issuer=settings.token_issuer, audience=settings.token_audience)
     database = Database.connect(settings.database_url)
-    app = create_app(database, CATALOGUE, verifier)
+    signatures = Signatures(
+        settings.callback_secret,
+        settings.callback_secret_previous,
+        file=settings.data_dir / "sandbox" / "callback-secret",
+    )
+    app = create_app(database, CATALOGUE, verifier, signatures)
     config = uvicorn.Config(
         app,
         host=settings.api_host,

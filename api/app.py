@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import routes_bulk, routes_cases, routes_health, routes_proposals, routes_stream
+from api import routes_bulk, routes_callbacks, routes_cases, routes_health, routes_proposals, routes_stream
 from api.deps import Wiring
 from api.errors import add_error_handlers
 from api.front import Front
@@ -15,6 +15,7 @@ from api.notices import Notices
 from api.routes_commands import command_routes
 from api.routes_processes import process_routes
 from api.tokens import Verifier
+from api.webhooks import Signatures
 from caseward.db.migrate import revisions
 from caseward.db.session import Database
 from caseward.documents import Problem
@@ -23,15 +24,33 @@ from caseward.process import Catalogue, hyphenated
 
 # The first words below /v1 that are no process.
 TAKEN = frozenset(
-    {"cases", "operations", "outbox", "processes", "schemas", "me", "pauses", "bulk", "partners", "claim", "documents"}
+    {
+        "cases",
+        "operations",
+        "outbox",
+        "processes",
+        "schemas",
+        "me",
+        "pauses",
+        "bulk",
+        "partners",
+        "callbacks",
+        "claim",
+        "documents",
+    }
 )
 DESCRIPTION = """Cases of business processes: open them, move them, see what they wait for, mend what is half done.
 
 A case document lists every action with whether this actor may take it now, why not, and where: follow its `href`s."""
 
 
-def create_app(database: Database, catalogue: Catalogue, verifier: Verifier) -> FastAPI:
-    """The ASGI application. Raises ValueError for a process whose path is taken."""
+def create_app(
+    database: Database, catalogue: Catalogue, verifier: Verifier, signatures: Signatures | None = None
+) -> FastAPI:
+    """The ASGI application; without `signatures` it accepts no partner's callback.
+
+    Raises ValueError for a process whose path is taken.
+    """
     for process in catalogue.values():
         if process.path in TAKEN:
             message = f"a process can't be called {process.name}: /v1/{process.path} is something else"
@@ -54,6 +73,7 @@ def create_app(database: Database, catalogue: Catalogue, verifier: Verifier) -> 
         redirect_slashes=False,
     )
     app.state.wiring = wiring
+    app.state.signatures = signatures or Signatures()
     app.add_middleware(Front, verifier=verifier, spellings=_spellings(catalogue))
     add_error_handlers(app)
     for router in (
@@ -61,6 +81,7 @@ def create_app(database: Database, catalogue: Catalogue, verifier: Verifier) -> 
         routes_cases.router,
         routes_bulk.router,
         routes_proposals.router,
+        routes_callbacks.router,
         routes_stream.router,
         process_routes(catalogue),
         routes_health.router,

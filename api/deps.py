@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
@@ -38,6 +39,11 @@ class Wiring:
     notices: Notices
     revisions: tuple[str, ...]
     """Revisions of the database that this version knows, the newest first."""
+
+    @cached_property
+    def partners(self) -> frozenset[str]:
+        """Every partner that some process works with."""
+        return frozenset(step.partner for process in self.catalogue.values() for step in process.steps.values())
 
     @asynccontextmanager
     async def command(self) -> AsyncGenerator[AsyncSession]:

@@ -4,9 +4,11 @@ CommandRefused                  the engine's own tree (caseward/errors.py)
 └── RequestRefused              refused at the door; may add headers
     ├── TokenMissing            401
     ├── TokenInvalid            401
+    ├── SignatureInvalid        401
     ├── IfMatchMalformed        400
     ├── LastEventIdMalformed    400
     ├── ProcessNotFound         404
+    ├── PartnerNotFound         404
     ├── SchemaNotFound          404
     ├── DatabaseAway            503
     └── DatabaseNotMigrated     503
@@ -65,6 +67,18 @@ class TokenInvalid(RequestRefused):
         super().__init__(f"The bearer token is {word}.")
 
 
+class SignatureInvalid(RequestRefused):
+    """A callback is not signed by the partner that it names, or not now."""
+
+    code = "signature_invalid"
+    status = 401
+    title = "The signature is not accepted"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Webhook-Signature"}
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The callback's signature is not accepted: {why}.")
+
+
 class IfMatchMalformed(RequestRefused):
     """If-Match is `*` or a list of entity tags."""
 
@@ -96,6 +110,17 @@ class ProcessNotFound(RequestRefused):
 
     def __init__(self) -> None:
         super().__init__("No process has this name here.")
+
+
+class PartnerNotFound(RequestRefused):
+    """No process works with a partner of this name."""
+
+    code = "partner_not_found"
+    status = 404
+    title = "No such partner"
+
+    def __init__(self) -> None:
+        super().__init__("No partner has this name here.")
 
 
 class SchemaNotFound(RequestRefused):

@@ -16,7 +16,7 @@ _APPLIED = {"Preference-Applied": {"description": "The wait that was granted.", 
 
 _SAYS: Mapping[int, str] = {
     400: "A header is missing or malformed, or the body is not JSON",
-    401: "No bearer token, or one that is not accepted",
+    401: "No bearer token or signature, or one that is not accepted",
     403: "Another person could, this one can't",
     404: "Nothing here that this actor may see",
     409: "The case is not where this is possible; it must move first",

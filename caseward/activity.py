@@ -17,14 +17,17 @@ import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from caseward import messages
-from caseward.cases import effects, operations
+from caseward.cases import callbacks, effects, operations
 from caseward.cases.admission import admit_override
 from caseward.cases.effects import LeaseHeld, OpenStep, Reservation, Settlement
+from caseward.cases.locked import LockedCase, effect_view, lock_case
 from caseward.db.session import Database
+from caseward.db.tables import Callback, Effect
 from caseward.errors import (
     DeclarationInvalid,
     LeaseTooShort,
@@ -70,6 +73,10 @@ class NotNeeded:
     reason: str
 
 
+class CallbackUnread(Exception):
+    """Our code could not read what a partner called back; it stays stored."""
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What the body wants sent."""
@@ -87,14 +94,18 @@ class Call(Generic[S]):
         self.business_key: str = opened.work.case.business_key
         self.item: str | None = call.item
         self.accepted_at: datetime = opened.owner.accepted_at
-        self._standing: Mapping[str, dict[str, Any]] = opened.standing
+        # What the first attempt saw is what all attempts see, or the same request could not be made again.
+        request: dict[str, Any] = (opened.effect.request or {}) if opened.effect else {}
+        self._standing: Mapping[str, dict[str, Any] | None] = {**opened.standing, **request.get("standing", {})}
+        self.looked_at: dict[str, dict[str, Any] | None] = {}
+        """The standing results that the body used, by step."""
         loop = asyncio.get_running_loop()
         self.asked: asyncio.Future[_Asked] = loop.create_future()
         self.answer: asyncio.Future[Any] = loop.create_future()
 
     def standing(self, step: Step[R]) -> R | None:
-        """The newest result of a step in this case that was not undone."""
-        found = self._standing.get(step.name)
+        """The newest result of a step in this case that was not undone, as this step's first attempt saw it."""
+        found = self.looked_at[step.name] = self._standing.get(step.name)
         return None if found is None else step.result.model_validate(found)
 
     async def send(
@@ -136,6 +147,94 @@ class EffectRunner:
         self._database = database
         self._catalogue = catalogue
         self._log = structlog.get_logger("effect")
+        self._bodies: dict[str, Callable[..., Awaitable[Any]]] = {}
+
+    def learn(self, process: Process, address: str, body: Callable[..., Awaitable[Any]]) -> None:
+        """Know a step's body, for what its partner calls back."""
+        self._bodies[activity_name(process.name, address)] = body
+
+    async def hear(self, case_id: UUID, *, partner: str, event_id: str) -> None:
+        """Take in a stored callback, whatever became of its effect; once is enough, twice changes nothing.
+
+        Raises LeaseHeld where an attempt under way comes first, CallbackUnread where it has to be looked at.
+        """
+        async with self._database.transaction() as session:
+            work = await lock_case(session, self._catalogue, case_id)
+            callback = await callbacks.find(session, partner=partner, event_id=event_id)
+            if callback.used_at is not None:
+                return
+            key = callback.effect_key
+            effect = work.effects.get(key) or await session.get_one(Effect, key)
+            work.effects.setdefault(key, effect)
+            name = activity_name(work.process.name, effect_view(effect).address)
+            try:
+                await self._take_in(work, effect, callback, self._bodies.get(name))
+            except CallbackUnread as fault:
+                if effect.state in {"settled", "running"}:
+                    raise  # nobody waits for it now: the outbox tries again, and parks it in plain sight
+                await effects.block_unread(work, effect, str(fault))
+            work.touch()
+            if work.operation is not None:
+                work.nudge(effect)
+
+    async def _take_in(
+        self, work: LockedCase, effect: Effect, callback: Callback, body: Callable[..., Awaitable[Any]] | None
+    ) -> None:
+        """Have the body read the answer as if `send` had brought it. Raises CallbackUnread, LeaseHeld."""
+        opened = await effects.reopen(work, effect)
+        call = StepCall(
+            *(work.process.name, str(work.case.id), str(opened.operation.id), work.case.fence, effect.step),
+            effect_key=effect.key,
+            item=effect.item,
+            direction="undo" if effect.direction == "undo" else "do",
+        )
+        task: asyncio.Task[Any] | None = None
+        try:
+            if body is None:
+                raise CallbackUnread("This version has no activity for the step.")  # noqa: TRY301 - one way to say so
+            exchange = Call(opened, call, work.process.subject.model_validate(opened.subject))
+            task = asyncio.ensure_future(_begin(body, exchange, opened))
+            await asyncio.wait({task, exchange.asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not exchange.asked.done():
+                raise CallbackUnread("The step's activity sends nothing now.")  # noqa: TRY301 - one way to say so
+            asked = exchange.asked.result()
+            _, offer = _gateway(asked.method)
+            if callback.call not in {None, offer.call}:
+                raise CallbackUnread(f"It is about {offer.call}, not about {callback.call}.")  # noqa: TRY301 - as above
+            if callback.outcome == "failed":
+                said = _refused(callback)
+            else:
+                exchange.answer.set_result(_read(asked.method, callback.answer))
+                said = _result(await task, opened.step, call)
+        except CallbackUnread:
+            raise
+        except Exception as fault:
+            self._log.exception("callback_unread", effect_key=effect.key)
+            raise CallbackUnread(f"Our code could not read it ({type(fault).__name__}).") from fault
+        finally:
+            if task is not None and not task.done():
+                task.cancel()
+        if said.outcome not in {"succeeded", "failed"} or said.cause is not None:
+            raise CallbackUnread(said.message)
+        await callbacks.take_in(work, effect, callback, offer, said)
+
+    async def _take_in_all(
+        self, session: AsyncSession, opened: OpenStep, call: StepCall, body: Callable[..., Awaitable[Any]]
+    ) -> StepAnswer | None:
+        """What the partner called back meanwhile, in place of another attempt; None where it said nothing."""
+        if opened.effect is None:
+            return None
+        found = await callbacks.waiting_for(session, opened.effect.key)
+        for callback in found:
+            try:
+                await self._take_in(opened.work, opened.effect, callback, body)
+            except CallbackUnread as fault:
+                await effects.block_unread(opened.work, opened.effect, str(fault))
+                break
+        if not found:
+            return None
+        opened.work.touch()
+        return effects.answer(opened.work, opened.effect, call)
 
     async def run(self, process: Process, body: Callable[..., Awaitable[Any]], call: StepCall) -> StepAnswer:
         """Reserve, act, settle; or answer what stands already. Raises only where our own infrastructure fails."""
@@ -145,6 +244,9 @@ class EffectRunner:
                 opened = await effects.open_step(session, self._catalogue, call)
                 if isinstance(opened, StepAnswer):
                     return opened
+                heard = await self._take_in_all(session, opened, call, body)
+                if heard is not None:
+                    return heard
                 try:
                     exchange = Call(opened, call, process.subject.model_validate(opened.subject))
                 except ValidationError as fault:  # the declaration became stricter than what it once accepted
@@ -156,6 +258,8 @@ class EffectRunner:
                 asked = exchange.asked.result()
                 gateway, offer = _gateway(asked.method)
                 request = {"call": offer.call, "arguments": to_jsonable_python(asked.arguments)}
+                if exchange.looked_at:
+                    request["standing"] = exchange.looked_at
                 reservation = await effects.reserve(opened, call, offer, gateway.name, request)
                 if isinstance(reservation, StepAnswer):
                     return reservation
@@ -189,7 +293,7 @@ class EffectRunner:
         try:
             found = await gateway.probe(sending, offer.call) if probing else None
             if found is not None:
-                answer = TypeAdapter(get_type_hints(asked.method)["return"]).validate_python(found)
+                answer = _read(asked.method, found)
             elif probing and not reservation.not_found_counts and not (offer.idempotent and reservation.may_send):
                 message = "The partner knows nothing of it yet; the request may still be on its way."
                 return Settlement(outcome="unknown", code=effects.NOT_FOUND_YET, message=message, sent=False)
@@ -214,11 +318,7 @@ class EffectRunner:
         except Exception as fault:  # noqa: BLE001 - the partner did it, our own translation failed
             self._log.exception("activity_failed", effect_key=reservation.effect_key)
             return _code_error(fault)
-        if call.direction == "undo":
-            return Settlement(outcome="succeeded", result={})
-        if not isinstance(result, step.result):
-            return _code_error(TypeError(f"the activity answered {type(result).__name__}"))
-        return Settlement(outcome="succeeded", result=to_jsonable_python(result))
+        return _result(result, step, call)
 
     async def _settle(
         self, call: StepCall, reservation: Reservation, offer: Offer, settlement: Settlement
@@ -246,6 +346,31 @@ async def _begin(body: Callable[..., Awaitable[Any]], exchange: Call[Any], opene
     if opened.original is None:
         return await body(exchange)
     return await body(exchange, opened.step.result.model_validate(opened.original))
+
+
+def _read(method: Callable[..., Awaitable[Any]], answer: Mapping[str, Any] | None) -> Any:
+    """The partner's answer, which came another way, as the gateway's method would return it."""
+    return TypeAdapter(get_type_hints(method)["return"]).validate_python(answer)
+
+
+def _result(result: Any, step: Step[Any], call: StepCall) -> Settlement:
+    if call.direction == "undo":
+        return Settlement(outcome="succeeded", result={})
+    if not isinstance(result, step.result):
+        return _code_error(TypeError(f"the activity answered {type(result).__name__}"))
+    return Settlement(outcome="succeeded", result=to_jsonable_python(result))
+
+
+def _refused(callback: Callback) -> Settlement:
+    """The partner had taken it, and says no after all."""
+    error = callback.error or {}
+    return Settlement(
+        outcome="failed",
+        error_class="rejected",
+        code=str(error.get("code") or "failed"),
+        message=str(error.get("message") or "The partner did not do it after all."),
+        disproved=True,
+    )
 
 
 async def _unsent(task: asyncio.Task[Any], step: Step[Any]) -> Settlement:
@@ -328,6 +453,8 @@ def step_activities(
     for step in process.steps.values():
         if step.undo is IMPOSSIBLE:
             bodies[step.name + ":undo"] = _no_compensation
+    for address, body in bodies.items():
+        runner.learn(process, address, body)
     return [_as_activity(process, address, body, runner) for address, body in bodies.items()]
 
 

@@ -29,6 +29,7 @@ SENTENCES: dict[str, str] = {
     "effect.outcome_unknown": "{title}: it is unknown whether {partner} did it ({code}).",
     "effect.ruled_out": "{title}: somebody stated that it did not happen.",
     "effect.acknowledged": "{title}: {partner} took the request and will do it later.",
+    "effect.called_back": "{title}: {partner} called back: {outcome}.",
     "effect.not_needed": "{title}: not needed, {message}.",
     "effect.blocked": "{title}: it can't go on ({cause}). {recovery_owner} decides.",
     "effect.skipped": "{title}: left out.",
@@ -36,6 +37,10 @@ SENTENCES: dict[str, str] = {
     "effect.given_up": "{title}: given up, the operation goes on without it.",
     "effect.dropped": "{title}: nobody needs it any more, whatever became of it.",
     "effect.happened_twice": "{title}: {partner} reported a second success. {recovery_owner} has to look.",
+    "effect.contradicted": (
+        "{title}: {partner} did it, and then said that it did not happen ({code}). {recovery_owner} has to look."
+    ),
+    "effect.left_standing": "{title}: somebody looked, and it is left as it is.",
     "effect.voided": "{title}: it had not happened, nothing to take back.",
     "effect.landed_late": "{title}: {partner} reported success after it was given up.",
     "message.parked": "A message to {destination} could not be delivered: {message}",

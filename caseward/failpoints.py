@@ -17,6 +17,8 @@ NAMES = frozenset(
     {
         "command.before_commit",
         "command.after_commit",
+        "callback.before_commit",
+        "callback.after_commit",
         "outbox.claimed",
         "outbox.signalled",
         "effect.reserved",

@@ -218,6 +218,8 @@ def _decide_step_override(now: Situation, actor: Actor, override: Override, acti
         reasons = _role_reasons(now.process, actor, roles, override.title)
     if missing is not None:
         reasons.append(missing)
+    elif target is not None and target.questioned and override.name == "retry":
+        reasons.append(Reason("happened_already", "It happened; another attempt would do it once more."))
     elif target is not None and target.state == "running":
         reasons.append(Reason("attempt_running", "An attempt is under way; its outcome comes first."))
     return Decision(tuple(reasons), _acting_role(actor, roles), target)

@@ -22,7 +22,7 @@ CONFIRMABLE = RESERVED_TRANSITIONS - {"pause", "resume"}
 LONGEST_PROPOSAL = timedelta(days=366)  # beyond that it is another decision
 # What stands behind /v1/ already, where a process has its address.
 RESERVED_PROCESSES = frozenset(
-    {"cases", "operations", "processes", "schemas", "pauses", "bulk", "outbox", "partners", "me"}
+    {"cases", "operations", "processes", "schemas", "pauses", "bulk", "outbox", "partners", "callbacks", "me"}
 )
 
 R = TypeVar("R", bound=BaseModel)

@@ -38,6 +38,10 @@ StepState = Literal[
 FINISHED: frozenset[OperationState] = frozenset({"completed", "undone", "superseded", "declined", "expired"})
 NEVER_ACCEPTED: frozenset[OperationState] = frozenset({"proposed", "declined", "expired"})
 UNDO_SUFFIX = ":undo"
+# Why an effect that succeeded is blocked all the same: what the partner says does not add up, and people have to look.
+QUESTIONS = frozenset({"happened_twice", "contradicted"})
+# Decisions to go on without an effect; should it turn out to have happened, it is taken back and counts for nothing.
+LEFT_OUT: frozenset[DecisionMade] = frozenset({"skipped", "given_up", "voided"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,11 @@ class EffectView:
             return None
         error = self.error or {}
         return fingerprint(self.address, self.partner, self.cause, error.get("class"), error.get("code"))
+
+    @property
+    def questioned(self) -> bool:
+        """It happened, and its owner has to look at what the partner reported beside that."""
+        return self.state == "blocked" and self.cause in QUESTIONS
 
     @property
     def step_state(self) -> StepState:
@@ -340,6 +349,8 @@ _BLOCKED = {
     "exhausted": "{partner} kept failing",
     "unknown": "Nobody can tell whether {partner} did it",
     "no_answer": "{partner} never answered",
+    "happened_twice": "{partner} did it twice",
+    "contradicted": "{partner} did it, and later said that it did not happen",
     "no_compensation": "Nothing can offset it",
     "code_error": "Our own code failed on it",
 }

@@ -6,7 +6,7 @@ Three functions, each called in a transaction of its caller's: `open_step` and `
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -14,14 +14,22 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.locked import LockedCase, lock_case, story_of
-from caseward.cases.operations import Request, accept_undo, action_title, due_again, open_compensation, void_effect
+from caseward.cases.locked import LockedCase, is_questioned, lock_case, story_of
+from caseward.cases.operations import (
+    Request,
+    accept_undo,
+    action_title,
+    due_again,
+    open_compensation,
+    open_question,
+    void_effect,
+)
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
 from caseward.partner import Offer
-from caseward.process import ENGINEERING, IMPOSSIBLE, Catalogue, Step
-from caseward.situation import SYSTEM, Outcome, step_title
+from caseward.process import ENGINEERING, IMPOSSIBLE, NONE_NEEDED, Catalogue, Step
+from caseward.situation import LEFT_OUT, SYSTEM, Outcome, step_title
 
 LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
@@ -50,7 +58,7 @@ class OpenStep:
     """`time.monotonic()` before the lease could begin."""
     subject: dict[str, Any]
     standing: Mapping[str, dict[str, Any]]
-    """By step: the newest result in this case that was not offset."""
+    """By step: the newest result in this case that was not offset and is not to be."""
     original: dict[str, Any] | None
     """For a compensation: the result of the effect that it offsets."""
 
@@ -107,7 +115,7 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
     step = work.process.steps[call.step]
     adopted = work.effects.get(operation.plan["reuse"].get(call.step, "")) if operation.plan else None
     if adopted is not None and call.direction == "do" and not call.settle_only:
-        return _answer(work, adopted)
+        return answer(work, adopted)
     effect = work.effects.get(call.effect_key)
     if effect is not None:
         standing = await _standing_answer(work, effect, call)
@@ -123,9 +131,23 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
         original, owner_id = offset.result or {}, offset.operation_id
     # Whoever drives an effect, its request is the one that its own operation makes: with its subject and its instants.
     owner = operation if owner_id == operation.id else await session.get_one(Operation, owner_id)
+    return await _opened(work, operation, owner, step, effect, opened_at=opened_at, original=original)
+
+
+async def _opened(
+    work: LockedCase,
+    operation: Operation,
+    owner: Operation,
+    step: Step[Any],
+    effect: Effect | None,
+    *,
+    opened_at: float,
+    original: dict[str, Any] | None,
+) -> OpenStep:
     wanted = {"case_id": work.case.id, "revision": owner.subject_revision}
-    subject = (await session.execute(_SUBJECT, wanted)).scalar_one()
-    latest = sorted((e for e in work.effects.values() if e.standing and e.settled_at), key=lambda e: str(e.settled_at))
+    subject = (await work.session.execute(_SUBJECT, wanted)).scalar_one()
+    standing = [e for e in work.effects.values() if e.standing and e.settled_at and e.direction == "do"]
+    latest = sorted((e for e in standing if e.decision not in LEFT_OUT), key=lambda e: str(e.settled_at))
     return OpenStep(
         work=work,
         operation=operation,
@@ -134,9 +156,22 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
         effect=effect,
         opened_at=opened_at,
         subject=subject,
-        standing={e.step: e.result or {} for e in latest if e.direction == "do"},
+        standing={e.step: e.result or {} for e in latest},
         original=original,
     )
+
+
+async def reopen(work: LockedCase, effect: Effect) -> OpenStep:
+    """What the body may know that reads a partner's later answer, whatever became of its effect meanwhile."""
+    original = None
+    if effect.of_effect is not None:
+        offset = work.effects.get(effect.of_effect) or await work.session.get_one(Effect, effect.of_effect)
+        work.effects.setdefault(offset.key, offset)
+        original = offset.result or {}
+    driver = await work.session.get_one(Operation, effect.driven_by)
+    owner = await work.session.get_one(Operation, effect.operation_id)
+    step = work.process.steps[effect.step]
+    return await _opened(work, driver, owner, step, effect, opened_at=time.monotonic(), original=original)
 
 
 async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer | None:
@@ -144,23 +179,23 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
     if effect.state == "settled":
         if effect.decided_by is not None:
             await _finish_helper(work, effect.decided_by)
-        return _answer(work, effect)
+        return answer(work, effect, call)
     if effect.state == "running":
-        await _lapse(work, effect)
+        await lapse(work, effect)
     if call.settle_only and (effect.outcome == "failed" or effect.ruled_out_by is not None):
         void_effect(work, effect)
         work.touch()
-        return _answer(work, effect)
+        return answer(work, effect, call)
     if effect.state == "blocked":
-        return _answer(work, effect)
+        return answer(work, effect, call)
     if effect.next_attempt_at is not None and effect.next_attempt_at > work.now:
-        return _answer(work, effect)
+        return answer(work, effect, call)
     if effect.state == "waiting" and effect.answer_by is not None and effect.answer_by <= work.now:
         return await _block_answer(work, effect, cause="no_answer", owner=effect.recovery_owner)
     return None
 
 
-async def _lapse(work: LockedCase, effect: Effect) -> None:
+async def lapse(work: LockedCase, effect: Effect) -> None:
     """Close an attempt whose lease ended without an outcome: whoever made it is gone, and nobody knows how far it got.
 
     Raises LeaseHeld while the lease lives.
@@ -174,7 +209,7 @@ async def _lapse(work: LockedCase, effect: Effect) -> None:
     effect.outcome = effect.outcome if effect.outcome == "acknowledged" else "unknown"
     effect.error, effect.maybe_sent_until, effect.ruled_out_by = error, attempt.lease_until, None
     _say(work, effect, "effect.outcome_unknown", code="lease_lapsed", attempt=attempt.number)
-    await _finish_retry(work, effect)
+    await finish_retry(work, effect)
 
 
 async def reserve(
@@ -185,18 +220,19 @@ async def reserve(
     effect = opened.effect or _new_effect(opened, call, partner)
     if effect.request is None:
         effect.request = request
-    elif effect.request != request:
+    elif any(effect.request[name] != request[name] for name in ("call", "arguments")):
         return await _block_answer(work, effect, cause="invalid", owner=ENGINEERING)
     ruled_out = effect.ruled_out_by is not None
     asking = effect.outcome in {"unknown", "acknowledged"} and not (ruled_out and not offer.probe)
-    again = not asking or (offer.idempotent and effect.outcome != "acknowledged")
+    # What a partner acknowledged it may well do only once; but whoever says `retry` wants it asked, one way or another.
+    again = not asking or (offer.idempotent and (effect.outcome != "acknowledged" or effect.retry_by is not None))
     ask_first = asking and offer.probe
     if asking and not again and not ask_first:
         if effect.outcome == "acknowledged" and effect.answer_by is not None:  # only its callback can tell
             effect.next_attempt_at = effect.answer_by
-            await _finish_retry(work, effect)
+            await finish_retry(work, effect)
             work.touch()
-            return _answer(work, effect)
+            return answer(work, effect, call)
         return await _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
     lease = offer.deadline * (2 if ask_first else 1) + LEASE_MARGIN
     effect.attempt_count += 1
@@ -234,7 +270,7 @@ async def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement
     work = opened.work
     effect = opened.effect or _new_effect(opened, call, opened.step.partner)
     _begin_operation(work, opened.operation)
-    await _finish_retry(work, effect)
+    await finish_retry(work, effect)
     if settlement.outcome == "not_needed" and effect.outcome in {"unknown", "acknowledged"} and not effect.ruled_out_by:
         return await _block_answer(work, effect, cause="invalid", owner=ENGINEERING)  # it was sent, and may stand
     if settlement.outcome == "not_needed":
@@ -249,7 +285,7 @@ async def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement
         owner = effect.recovery_owner if settlement.cause == "no_compensation" else ENGINEERING
         _block(work, effect, cause=settlement.cause or "code_error", owner=owner)
     work.touch()
-    return _answer(work, effect)
+    return answer(work, effect, call)
 
 
 def _begin_operation(work: LockedCase, operation: Operation) -> None:
@@ -320,26 +356,23 @@ async def settle(
         attempt.outcome, attempt.error = settlement.outcome, _error(settlement)
         attempt.ended_at = attempt.ended_at or work.now
     if settlement.outcome == "succeeded":
-        twice = effect.outcome == "succeeded" and effect.result != settlement.result and not offer.idempotent
-        if twice and effect.decision != "marked_done":
-            _say(work, effect, "effect.happened_twice", result=settlement.result, recovery_owner=effect.recovery_owner)
-        await _succeed(work, effect, settlement)
+        await land(work, effect, offer, settlement)
     elif current and effect.state != "settled":
         superseded = call.direction == "do" and work.case.fence != call.fence
-        await _not_yet(work, effect, offer, settlement, settle_only=call.settle_only or superseded)
+        await not_yet(work, effect, offer, settlement, settle_only=call.settle_only or superseded)
         if superseded and effect.state != "settled":
             due_again(work, effect)  # whoever took the case over finds out
     else:
         _hear_of_the_voided(work, effect, attempt_number, settlement)
     if current:
-        await _finish_retry(work, effect)
+        await finish_retry(work, effect)
     work.touch()
     if work.case.fence != call.fence:
         return StepAnswer("superseded", work.case.version, news=work.news())
     if effect.state == "running":  # a later attempt has the lease, and its worker will tell
         delay = offer.deadline.total_seconds()
         return StepAnswer("retrying", work.case.version, delay=delay, news=work.news())
-    return _answer(work, effect)
+    return answer(work, effect, call)
 
 
 def _hear_of_the_voided(work: LockedCase, effect: Effect, attempt_number: int, settlement: Settlement) -> None:
@@ -351,10 +384,54 @@ def _hear_of_the_voided(work: LockedCase, effect: Effect, attempt_number: int, s
         _say(work, effect, "effect.failed", code=settlement.code, error_class=settlement.error_class or "")
 
 
+async def land(work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement) -> None:
+    """Success is reported: by a reply or by a callback, in time or late, for the first time or again."""
+    if effect.outcome != "succeeded":
+        await _succeed(work, effect, settlement)
+    elif effect.result != settlement.result and not offer.idempotent and effect.decision != "marked_done":
+        await _ask_owner(work, effect, "happened_twice", result=settlement.result)
+
+
+async def contradict(work: LockedCase, effect: Effect, settlement: Settlement) -> None:
+    """The partner says that it did not do what it said it did. The outcome stands; people have to look."""
+    await _ask_owner(work, effect, "contradicted", code=settlement.code, message=settlement.message)
+
+
+def refused_late(work: LockedCase, effect: Effect, settlement: Settlement) -> None:
+    """Of what was given up while nobody knew, it is known now that it did not happen."""
+    if effect.outcome in {"unknown", "acknowledged"}:
+        effect.outcome, effect.error = "failed", _error(settlement)
+        _say(work, effect, "effect.failed", code=settlement.code, error_class=settlement.error_class or "")
+
+
+def unproved(settlement: Settlement) -> Settlement:
+    """A refusal that says nothing of other requests under the same key."""
+    return replace(settlement, disproved=False)
+
+
+async def _ask_owner(work: LockedCase, effect: Effect, cause: str, **told: Any) -> None:
+    owner = work.process.owner_of(work.process.steps[effect.step])
+    _say(work, effect, f"effect.{cause}", recovery_owner=owner, **told)
+    if is_questioned(effect) or effect.direction == "undo" or work.process.steps[effect.step].undo is NONE_NEEDED:
+        return  # asked already; or nothing that anybody would want to take back
+    _block(work, effect, cause=cause, owner=owner)
+    message = {
+        "happened_twice": "It succeeded twice, with different answers. The timeline has both.",
+        "contradicted": "The partner reported success, and later a failure.",
+    }[cause]
+    effect.error = {"class": None, "code": cause, "message": message}
+    await open_question(work, effect)
+
+
+def _left_standing(work: LockedCase, effect: Effect, operation: Operation) -> None:
+    """Whoever had to look has looked: what is known of it stays as it is."""
+    effect.state, effect.decided_by, effect.cause, effect.error = "settled", operation.id, None, None
+    effect.since = work.now
+    _say(work, effect, "effect.left_standing")
+
+
 async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> None:
-    if effect.outcome == "succeeded":
-        return
-    late = effect.state == "settled" and effect.decision in {"skipped", "voided", "given_up"}
+    late = effect.state == "settled" and (effect.decision in LEFT_OUT or effect.outcome == "not_needed")
     effect.outcome, effect.error = "succeeded", None
     if effect.decision == "marked_done":
         return  # the person's result stands; the outcome stands beside it
@@ -377,9 +454,7 @@ def _mark_offset(work: LockedCase, compensation: Effect) -> None:
     original.standing, original.offset_at = False, work.now
 
 
-async def _not_yet(
-    work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement, *, settle_only: bool
-) -> None:
+async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement, *, settle_only: bool) -> None:
     """Failed, unknown or acknowledged: what follows, by what the partner offers and the step declares."""
     step = work.process.steps[effect.step]
     effect.error = _error(settlement)
@@ -456,12 +531,19 @@ async def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: 
     if effect.error is None or cause == "invalid":
         message = "The request has changed since it was first sent." if cause == "invalid" else cause
         effect.error = {"class": "invalid" if cause == "invalid" else None, "code": cause, "message": message}
-    await _finish_retry(work, effect)
+    await finish_retry(work, effect)
     work.touch()
-    return _answer(work, effect)
+    return answer(work, effect)
 
 
-async def _finish_retry(work: LockedCase, effect: Effect) -> None:
+async def block_unread(work: LockedCase, effect: Effect, message: str) -> None:
+    """Our code can't read what the partner called back: engineering's matter; `retry` reads it again."""
+    _block(work, effect, cause="code_error", owner=ENGINEERING)
+    effect.error = {"class": None, "code": "callback_unread", "message": message}
+    await finish_retry(work, effect)
+
+
+async def finish_retry(work: LockedCase, effect: Effect) -> None:
     """Its attempt has an outcome: close the `retry`, and those before it that nobody had got round to."""
     if effect.retry_by is not None:
         for helper in await work.helpers_open():
@@ -478,11 +560,16 @@ async def _finish_helper(work: LockedCase, operation_id: UUID) -> None:
         work.touch()
 
 
-def _answer(work: LockedCase, effect: Effect) -> StepAnswer:
+def answer(work: LockedCase, effect: Effect, call: StepCall | None = None) -> StepAnswer:
+    """What stands, for the workflow."""
     delay = None
     if effect.state in {"retrying", "waiting"} and effect.next_attempt_at is not None:
         delay = max(0.0, (effect.next_attempt_at - work.now).total_seconds())
     happened = effect.standing or effect.decision == "marked_done"
+    if call is not None and call.settle_only:  # somebody may have looked, and left it standing
+        happened = happened and work.operation is not None and effect.key in work.operation.offsets
+    elif effect.decision in LEFT_OUT and effect.direction == "do":
+        happened = False  # the story went on without it, and goes on so when it is told again
     if effect.state == "running":
         message = "a running effect has no answer"
         raise AssertionError(message)
@@ -550,19 +637,25 @@ def retry_now(work: LockedCase, effect: Effect, operation: Operation) -> None:
 
 def leave_out(work: LockedCase, effect: Effect, operation: Operation) -> None:
     """Record that a person decided to go on without it."""
+    if is_questioned(effect):
+        _left_standing(work, effect, operation)
+        return
     _decide(work, effect, operation, "skipped")
     _say(work, effect, "effect.skipped")
 
 
 def mark_done(work: LockedCase, effect: Effect, operation: Operation, result: dict[str, Any]) -> None:
     """Record that it was done by hand, with the result that the story needs."""
+    was_offset = effect.offset_at is not None
+    if is_questioned(effect):
+        effect.error = None
     _decide(work, effect, operation, "marked_done")
     effect.result = result
     _say(work, effect, "effect.marked_done", result=result)
     if effect.direction == "undo":
         _mark_offset(work, effect)
     else:
-        effect.standing = True
+        effect.standing = not was_offset
 
 
 def _decide(work: LockedCase, effect: Effect, operation: Operation, decision: str) -> None:

@@ -19,7 +19,7 @@ from caseward.outbox import store
 from caseward.overrides import OVERRIDES
 from caseward.policy import begins_impossible
 from caseward.process import NONE_NEEDED, Catalogue, Process, Step, Transition
-from caseward.situation import FINISHED, SYSTEM, Actor, EffectView, OperationView, Situation, condition
+from caseward.situation import FINISHED, QUESTIONS, SYSTEM, Actor, EffectView, OperationView, Situation, condition
 
 
 def effect_view(row: Effect) -> EffectView:
@@ -224,11 +224,13 @@ class LockedCase:
         )
 
     def outstanding_offsets(self, operation: Operation) -> list[Offset]:
-        """What the operation still has to take back, latest first."""
+        """What the operation still has to take back, latest first, and what its owner has yet to look at."""
+        owed = [
+            effect for effect in (self.effects[key] for key in operation.offsets) if not is_offset(effect, self.effects)
+        ]
+        asked = [e for e in self.driven() if is_questioned(e) and e not in owed] if operation is self.operation else []
         return [
-            Offset(effect.key, effect.step, effect.item, settled=effect.state == "settled")
-            for effect in (self.effects[key] for key in operation.offsets)
-            if not is_offset(effect, self.effects)
+            Offset(effect.key, effect.step, effect.item, settled=effect.state == "settled") for effect in owed + asked
         ]
 
     def promise(self, operation: Operation | None, *, resync: bool = False) -> None:
@@ -236,18 +238,36 @@ class LockedCase:
 
         With `resync` the run that gets it shall forget what it believes.
         """
+        order = self.order(operation) if operation else None
+        self._tell(operation.id if operation else None, order, resync=resync)
+
+    def _tell(self, operation_id: UUID | None, order: Order | None, *, resync: bool = False) -> None:
         store.put(
             self.session,
             case_id=self.case.id,
-            operation_id=operation.id if operation else None,
+            operation_id=operation_id,
             payload={
                 "process": self.process.name,
                 "business_key": self.case.business_key,
-                "order": asdict(self.order(operation)) if operation else None,
+                "order": asdict(order) if order else None,
                 "news": asdict(self.news()),
                 **({"resync": True} if resync else {}),
             },
         )
+
+    def nudge(self, effect: Effect) -> None:
+        """Have the workflow look at a step at once, because something was learnt of its effect."""
+        order = Order(
+            operation_id=str(effect.driven_by),
+            kind="override",
+            name="callback",
+            fence=self.case.fence,
+            takes_over=False,
+            step=effect_view(effect).address,
+            item=effect.item,
+            version=self.case.version,
+        )
+        self._tell(None, order)
 
     async def helpers_open(self) -> Iterable[Operation]:
         """Overrides that help an operation and whose effect has not shown yet."""
@@ -287,6 +307,11 @@ def is_offset(effect: Effect, effects: dict[str, Effect]) -> bool:
         return True
     compensation = effects.get(effect.key + ":undo")
     return compensation is not None and compensation.state == "settled"
+
+
+def is_questioned(effect: Effect) -> bool:
+    """It happened, and its owner has to look at what the partner reported beside that."""
+    return effect.state == "blocked" and effect.cause in QUESTIONS
 
 
 def needs_offset(process: Process, effect: Effect) -> bool:

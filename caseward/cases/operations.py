@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward import policy
-from caseward.cases.locked import LockedCase, is_offset, lock_case, needs_offset, reused, story_of
+from caseward.cases.locked import LockedCase, is_offset, is_questioned, lock_case, needs_offset, reused, story_of
 from caseward.cases.proposals import end_proposals
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
@@ -125,7 +125,7 @@ async def accept_transition(
         await work.session.flush()  # without steps it becomes the case's own in this very transaction
     offsets = await effects_of(work, voided) if voided is not None else []
     await take_over(work, operation, voided=voided, offsets=offsets)
-    await begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps or operation.offsets))
+    await begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps) or _owes(work))
     return operation
 
 
@@ -154,7 +154,7 @@ async def accept_undo(work: LockedCase, target: Operation, request: Request) -> 
     offsets = await effects_of(work, target)
     await take_over(work, operation, voided=target, offsets=offsets, voided_state="undoing")
     pending = transition.pending if transition else None
-    await begin(work, operation, pending=pending or work.case.state, work_to_do=bool(operation.offsets))
+    await begin(work, operation, pending=pending or work.case.state, work_to_do=_owes(work))
     return operation
 
 
@@ -184,30 +184,50 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         offsets += [effect for effect in await effects_of(work, voided) if effect not in offsets]
     await take_over(work, operation, voided=voided, offsets=offsets)
     pending = work.process.force_cancel.pending
-    await begin(work, operation, pending=pending, work_to_do=bool(operation.offsets))
+    await begin(work, operation, pending=pending, work_to_do=_owes(work))
     return operation
+
+
+def _owes(work: LockedCase) -> bool:
+    """The operation that took over has something to take back or to find out."""
+    return work.operation is not None and bool(work.outstanding_offsets(work.operation))
 
 
 async def open_compensation(work: LockedCase, effect: Effect) -> None:
     """Take back an effect that landed after it was given up: in the operation in flight, or in one of its own."""
     operation = work.operation
     if operation is None:
-        operation = new_operation(
-            Request(actor=SYSTEM, role=None, reason="An effect landed after it was given up."),
-            case_id=work.case.id,
-            process=work.case.process,
-            kind="override",
-            name="undo",
-            case_state=work.case.state,
-            at=work.now,
-            from_state=work.case.state,
-            subject_revision=work.case.subject_revision,
-        )
+        operation = _of_the_system(work, "An effect landed after it was given up.")
         await take_over(work, operation, voided=None, offsets=[effect])
-        await begin(work, operation, pending=work.case.state, work_to_do=bool(operation.offsets))
+        await begin(work, operation, pending=work.case.state, work_to_do=_owes(work))
     elif effect.key not in operation.offsets:  # its finish will find the new one outstanding
         operation.offsets = [*operation.offsets, effect.key]
         effect.driven_by = operation.id
+
+
+async def open_question(work: LockedCase, effect: Effect) -> None:
+    """Have somebody look at an effect: the operation in flight waits for that, or one of the system's own does."""
+    if work.operation is not None:
+        effect.driven_by = work.operation.id
+        return
+    operation = _of_the_system(work, "What the partner reported does not add up.")
+    await take_over(work, operation, voided=None, offsets=[])
+    effect.driven_by = operation.id
+    await begin(work, operation, pending=work.case.state, work_to_do=True)
+
+
+def _of_the_system(work: LockedCase, reason: str) -> Operation:
+    return new_operation(
+        Request(actor=SYSTEM, role=None, reason=reason),
+        case_id=work.case.id,
+        process=work.case.process,
+        kind="override",
+        name="undo",
+        case_state=work.case.state,
+        at=work.now,
+        from_state=work.case.state,
+        subject_revision=work.case.subject_revision,
+    )
 
 
 async def _next_revision(work: LockedCase) -> int:
@@ -258,6 +278,9 @@ async def take_over(
             work.entry("operation.superseded", operation=helper, action=title, by=by_title)
         await _void(work, voided, operation, voided_state)
     await _drive(work, operation, offsets)
+    for effect in work.effects.values():  # whoever takes over inherits what people have yet to look at
+        if voided is not None and effect.driven_by == voided.id and is_questioned(effect):
+            effect.driven_by = operation.id
     work.operation = operation
     work.case.operation_id = operation.id
 
@@ -326,7 +349,7 @@ def _release(work: LockedCase, effect: Effect) -> None:
     if effect.decision == "given_up" and effect.outcome == "unknown":
         effect.decision = effect.settled_at = None  # the operation went on without it; now it matters
         due_again(work, effect)
-    if effect.state in {"settled", "running"}:
+    if effect.state in {"settled", "running"} or is_questioned(effect):
         return
     if effect.outcome == "failed" or effect.ruled_out_by is not None:
         void_effect(work, effect)
@@ -419,7 +442,9 @@ async def complete(work: LockedCase, operation: Operation, chosen: str | None) -
     await void_decisions(work, operation)
     await adopt_revision(work, operation.subject_revision)
     work.operation, case.operation_id = None, None
-    if not (operation.plan and operation.plan["returns"]):  # else the decision before it is still the latest
+    put_right = operation.name == "undo" and operation.acts_on is None  # only what landed late, or did not add up
+    returns = operation.plan and operation.plan["returns"]
+    if not put_right and not returns:  # else the decision before it is still the latest
         case.latest_id = operation.id
     if to_state != case.state:
         work.enter(to_state)

@@ -171,7 +171,7 @@ def _operation_document(
     confirmations: Confirmations,
 ) -> OperationDocument:
     theirs = {*operation.offsets, *reused(operation)}
-    mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in theirs]
+    mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in theirs or e.questioned]
     compensations = [e for e in effects.values() if e.direction == "undo" and e not in mine]
     shown = [e for e in mine if e.key not in operation.offsets or e.operation_id == operation.id]
     steps = step_documents(

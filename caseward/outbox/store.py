@@ -13,6 +13,7 @@ from caseward.db.tables import Case, Message, Operation
 
 CHANNEL = "caseward_outbox"  # a trigger notifies it for every new message
 TO_TEMPORAL = "temporal"
+TO_CALLBACKS = "callbacks"  # to whoever can read a partner's stored answer: the body of the step's activity
 # Longer than a delivery may take, so that nobody else takes it meanwhile; a dispatcher that died is replaced after it.
 CLAIM = timedelta(seconds=10)
 
@@ -29,9 +30,16 @@ class Claimed:
     tries: int
 
 
-def put(session: AsyncSession, *, case_id: UUID, operation_id: UUID | None, payload: dict[str, Any]) -> None:
-    """Promise a message to the case's workflow, in the caller's transaction."""
-    session.add(Message(destination=TO_TEMPORAL, case_id=case_id, operation_id=operation_id, payload=payload))
+def put(
+    session: AsyncSession,
+    *,
+    case_id: UUID,
+    operation_id: UUID | None,
+    payload: dict[str, Any],
+    destination: str = TO_TEMPORAL,
+) -> None:
+    """Promise a message, by default to the case's workflow, in the caller's transaction."""
+    session.add(Message(destination=destination, case_id=case_id, operation_id=operation_id, payload=payload))
 
 
 # Made once, because making them takes longer than running them.

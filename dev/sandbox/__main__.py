@@ -25,9 +25,6 @@ class SandboxSettings(Settings):
 
     sandbox_host: str = Field(default="127.0.0.1", description="The address the sandbox listens at")
     sandbox_port: int = Field(default=8100, ge=0, le=65535, description="Its port; 0 = a free one, printed at start")
-    callback_secret: str | None = Field(
-        default=None, repr=False, description="Signs callbacks; empty = made at the first start, kept in the folder"
-    )
 
 
 def main() -> None:

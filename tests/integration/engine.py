@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict
@@ -19,12 +19,13 @@ from sqlalchemy import select, text
 
 from caseward.activity import Call, EffectRunner
 from caseward.cases import effects, operations, queries
+from caseward.cases.callbacks import PartnerEvent, receive
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
 from caseward.cases.effects import OpenStep, Reservation, Settlement
 from caseward.cases.locked import story_of
 from caseward.cases.timeline import first_break
 from caseward.db.session import Database
-from caseward.db.tables import Attempt, Base, Case, Effect, Entry, Message, Operation
+from caseward.db.tables import Attempt, Base, Callback, Case, Effect, Entry, Message, Operation
 from caseward.documents import CaseDocument, OperationDocument
 from caseward.errors import PartnerAcknowledged, PartnerAnswer, PartnerFailed, PartnerSilent
 from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, News, StepAnswer, StepCall
@@ -328,6 +329,7 @@ class Desk:
     def __post_init__(self) -> None:
         self.catalogue = Catalogue([self.process])
         self.runner = EffectRunner(self.database, self.catalogue)
+        self.events = count(1)
 
     async def open(self, actor: Actor = CLERK, *, business_key: str | None = None, key: str | None = None) -> "Handle":
         async with self.database.transaction() as session:
@@ -397,6 +399,56 @@ class Handle:
                 input=OVERRIDES[name].input.model_validate(given),
                 envelope=envelope(actor, key, None if version is None else [version]),
             )
+
+    # the partner's side
+
+    async def call_back(
+        self,
+        address: str,
+        outcome: Literal["succeeded", "failed"] = "succeeded",
+        *,
+        number: str = "R1",
+        event_id: str | None = None,
+        **more: Any,
+    ) -> str:
+        """The partner calls back about a step; gives the event's id. It is stored, and nobody has taken it in yet."""
+        effect = await self.effect(address)
+        event = PartnerEvent(
+            **{
+                "partner": effect.partner,
+                "event_id": event_id or f"evt-{self.id}-{next(self.desk.events)}",
+                "effect_key": effect.key,
+                "call": None,
+                "outcome": outcome,
+                "answer": {"number": number} if outcome == "succeeded" else None,
+                "error": {"code": "no_such_street", "message": "We don't deliver there."}
+                if outcome == "failed"
+                else None,
+                **more,
+            }
+        )
+        await receive(self.desk.database, self.desk.catalogue, event)
+        return event.event_id
+
+    async def hear(self) -> None:
+        """What the dispatcher does with every callback of the case that is not taken in: bring it to its body."""
+        async with self.desk.database.transaction() as session:
+            rows = await session.scalars(
+                select(Callback)
+                .where(Callback.case_id == self.id, Callback.used_at.is_(None))
+                .order_by(Callback.received_at)
+            )
+            stored = [(row.partner, row.event_id, row.effect_key) for row in rows]
+        for partner, event_id, key in stored:
+            _, step, *undo = key.split(":")
+            body = self.body(step, "undo" if undo else "do")
+            self.desk.runner.learn(self.desk.process, ":".join((step, *undo)), body)
+            await self.desk.runner.hear(self.id, partner=partner, event_id=event_id)
+
+    async def hears(self, *about: Any, **more: Any) -> None:
+        """The partner calls back, and it is taken in."""
+        await self.call_back(*about, **more)
+        await self.hear()
 
     # the worker's side
 

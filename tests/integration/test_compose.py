@@ -42,6 +42,7 @@ REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?::(?P<how>[-?])(?P
 VARIABLES = {
     "POSTGRES_PASSWORD": "".join(random.choices("abcdefghijklmnop0123456789", k=32)),
     "CASEWARD_JWKS_FILE": "/etc/caseward/jwks.json",
+    "CASEWARD_CALLBACK_SECRET": "only-of-these-tests",
     "CASEWARD_TOKEN_ISSUER": "https://login.example",
     "CASEWARD_TEMPORAL_NAMESPACE": "composed",  # the dev server comes with ours already in place
 }
@@ -114,7 +115,12 @@ class TestFile:
         for name in ("api", "worker"):
             environment = SERVICES[name]["environment"]
             assert environment["CASEWARD_ENV"] == "production"
-            assert {"CASEWARD_DATABASE_URL", "CASEWARD_TEMPORAL_ADDRESS", "CASEWARD_JWKS_FILE"} <= environment.keys()
+            assert {
+                "CASEWARD_DATABASE_URL",
+                "CASEWARD_TEMPORAL_ADDRESS",
+                "CASEWARD_JWKS_FILE",
+                "CASEWARD_CALLBACK_SECRET",
+            } <= environment.keys()
 
     def test_has_no_secret_in_it(self):
         for place, text in strings(COMPOSE):
@@ -367,7 +373,9 @@ class TestOurServices:
         assert {name: await machine.stop(name) for name in reversed(together)} == dict.fromkeys(together, 0)
         assert beyond_loopback == {"api": 200, "sandbox": 200}
 
-    @pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "CASEWARD_JWKS_FILE", "CASEWARD_TOKEN_ISSUER"])
+    @pytest.mark.parametrize(
+        "name", ["POSTGRES_PASSWORD", "CASEWARD_JWKS_FILE", "CASEWARD_TOKEN_ISSUER", "CASEWARD_CALLBACK_SECRET"]
+    )
     def test_do_not_start_without_what_only_their_owner_knows(self, name: str):
         with pytest.raises(KeyError, match=name):
             interpolated(COMPOSE, {**VARIABLES, name: ""})

@@ -45,13 +45,20 @@ class TestReading:
 
     def test_production_takes_neither_embedded_servers_nor_embedded_keys(self, monkeypatch):
         monkeypatch.setenv("CASEWARD_ENV", "production")
-        with pytest.raises(SystemExit, match=r"CASEWARD_DATABASE_URL, CASEWARD_TEMPORAL_ADDRESS, CASEWARD_JWKS_FILE"):
+        with pytest.raises(
+            SystemExit,
+            match=r"CASEWARD_DATABASE_URL, CASEWARD_TEMPORAL_ADDRESS, CASEWARD_JWKS_FILE, CASEWARD_CALLBACK_SECRET",
+        ):
             Settings.read()
 
 
 class TestSecrets:
     def test_the_database_password_is_not_shown(self):
         assert "hunter2" not in repr(Settings(database_url="postgresql://someone:hunter2@db.example/caseward"))
+
+    def test_nor_are_those_of_callbacks(self):
+        shown = repr(Settings(callback_secret="hunter2", callback_secret_previous="hunter3"))
+        assert "hunter" not in shown
 
     def test_nor_in_an_error(self):
         with pytest.raises(ValidationError) as refused:

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.tokens import Verifier
+from api.webhooks import Signatures
 from caseward.activity import Call, EffectRunner
 from caseward.cases import operations
 from caseward.db.session import Database
@@ -33,6 +34,7 @@ Json = dict[str, Any]
 VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
 CATALOGUE = Catalogue([VENDOR_ONBOARDING, PARCEL_RETURN])
 numbers = count(1)
+CALLBACK_SECRET, PREVIOUS_SECRET = uuid4().hex, uuid4().hex  # masters, from which each partner's own is derived
 
 
 def new_key() -> str:
@@ -219,7 +221,7 @@ async def office_on(settings: Settings):
         database = Database.connect(stack.database_url)
         parts.push_async_callback(database.close)
         verifier = Verifier(settings.jwks_file, issuer=settings.token_issuer, audience=settings.token_audience)
-        app = create_app(database, CATALOGUE, verifier)
+        app = create_app(database, CATALOGUE, verifier, Signatures(CALLBACK_SECRET, PREVIOUS_SECRET))
         config = uvicorn.Config(app, port=settings.api_port, lifespan="on", access_log=False, log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())

@@ -243,7 +243,12 @@ READS = {
     "/v1/callbacks": {OPERATOR, SENIOR, AUDITOR},
 }
 
-FOR_SOME_ROLES = {"/v1/outbox", "/v1/callbacks", CASE + "/evidence", *(path for path in READS if path.startswith("/v1/bulk"))}
+FOR_SOME_ROLES = {
+    "/v1/outbox",
+    "/v1/callbacks",
+    CASE + "/evidence",
+    *(path for path in READS if path.startswith("/v1/bulk")),
+}
 
 
 def all_routes(office: Office) -> list[APIRoute]:

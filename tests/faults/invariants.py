@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import select
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from caseward.cases.timeline import first_break
 from caseward.db.session import Database, database_now
@@ -297,6 +297,9 @@ async def _workflow_faults(temporal: TemporalClient, record: Record, case: Case)
         about = await handle.describe()
         status = await handle.query("status", result_type=dict)
     except (RPCError, WorkflowQueryFailedError) as fault:
+        gone = isinstance(fault, RPCError) and fault.status == RPCStatusCode.NOT_FOUND
+        if gone and case.final and case.operation_id is None:
+            return  # Temporal may forget what is closed
         yield f"nobody can ask its workflow: {fault}"
         return
     wanted = (

@@ -87,7 +87,9 @@ def is_stopped(pid: int) -> bool:
 async def test_the_chores_of_a_frozen_worker_go_to_another(company: Company, other_worker: str):
     first = company.stack.children["worker"].pid
     assert first is not None
-    holder = await in_charge(company)
+    async with asyncio.timeout(PATIENCE.total_seconds()):
+        while (holder := await in_charge(company)) is None:
+            await asyncio.sleep(0.2)
     os.kill(first, signal.SIGSTOP)
     await company.stack.start_service(other_worker)
     async with asyncio.timeout(PATIENCE.total_seconds()):

@@ -1,6 +1,7 @@
 """Thousands of blocked vendors: one made by the real commands, the others its copies, with hash chains of their own."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from activities.vendor_onboarding import VendorOnboardingSteps
 from caseward.cases import operations
+from caseward.cases.effects import LeaseHeld
 from caseward.cases.timeline import GENESIS, chained
 from caseward.db.session import Database
 from caseward.db.tables import Attempt, Base, Case, Effect, Entry, Operation, Subject
@@ -45,16 +47,19 @@ class Office(Desk):
         async with self.database.transaction() as session:
             claimed = await store.claim(session, limit=limit)
         for message in claimed:
-            async with self.database.transaction() as session:
-                case = await session.get_one(Case, message.case_id)
-            if case.operation_id is not None and await self.run_step(case, "verify_account") == "settled":
-                call = FinishCall(case.process, str(case.id), str(case.operation_id), case.fence, "in_review")
+            with suppress(LeaseHeld):  # its claim lapsed on a slow machine, and somebody else is at it; it comes again
+                await self._go_on(message.case_id)
                 async with self.database.transaction() as session:
-                    await operations.finish(session, self.catalogue, call)
-        if claimed:
-            async with self.database.transaction() as session:
-                await store.mark_dispatched(session, claimed)
+                    await store.mark_dispatched(session, [message])
         return len(claimed)
+
+    async def _go_on(self, case_id: UUID) -> None:
+        async with self.database.transaction() as session:
+            case = await session.get_one(Case, case_id)
+        if case.operation_id is not None and await self.run_step(case, "verify_account") == "settled":
+            call = FinishCall(case.process, str(case.id), str(case.operation_id), case.fence, "in_review")
+            async with self.database.transaction() as session:
+                await operations.finish(session, self.catalogue, call)
 
     async def blocked_vendor(self, sandbox: httpx2.AsyncClient) -> Handle:
         """A vendor whose account the bank refused to verify."""

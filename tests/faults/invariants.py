@@ -6,7 +6,7 @@ Each violation is one line that begins with its case.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from caseward.cases.timeline import first_break
 from caseward.db.session import Database, database_now
-from caseward.db.tables import Attempt, Case, Effect, Entry, Message, Operation, Pause
+from caseward.db.tables import Attempt, Case, Effect, Entry, Message, Operation, Pause, ProposalAnswer
 from caseward.messages import workflow_id
 from caseward.process import Catalogue
 from caseward.situation import FINISHED
@@ -43,6 +43,8 @@ class Record:
     entries: dict[UUID, list[Entry]]
     pauses: dict[str, Pause]
     done: Counter[str]
+    confirmed: Counter[UUID] = field(default_factory=Counter)
+    """How many people confirmed each proposal."""
 
     def of(self, key: str) -> str:
         """The case of an effect, as violations begin."""
@@ -81,6 +83,9 @@ async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None
             messages=await rows(Message, Message.id, case_id=Message.case_id),
             entries=entries,
             pauses={row.key: row for row in await session.scalars(select(Pause))},
+            confirmed=Counter(
+                await session.scalars(select(ProposalAnswer.operation_id).where(ProposalAnswer.answer == "confirmed"))
+            ),
             done=Counter(key for key in keys if only is None or key in effects or _operation_of(key) in operations),
         )
 
@@ -251,9 +256,9 @@ def _proposals_and_pauses_end(record: Record) -> Iterator[str]:
         which = f"case {operation.case_id}: proposal {operation.name} {operation.id}"
         if operation.state == "proposed" and operation.expires_at is None:
             yield f"{which} never expires"
-        if operation.state == "proposed" and len(operation.confirmed_by) >= operation.confirmations:
+        enough = record.confirmed[operation.id] >= operation.confirmations
+        if operation.state == "proposed" and enough:
             yield f"{which} has everybody it needs, and was not accepted"
-        enough = len(operation.confirmed_by) >= operation.confirmations
         if operation.state not in {"proposed", "declined", "expired", "superseded"} and not enough:
             yield f"{which} is {operation.state} with too few who confirmed"
     for case in record.cases.values():

@@ -68,6 +68,14 @@ def blocked_at(partner: str, call: str, mode: str) -> Arrange:
     return arrange
 
 
+async def bank_does_it_later(company: Company) -> Json:
+    """About to be approved; the bank will only acknowledge, and call back twice."""
+    case = await in_review(company)
+    match = case["business_key"]
+    await company.fault(partner="bank", call="open_payee", mode="callback_twice", times=1, seconds=1.0, match=match)
+    return case
+
+
 async def opening_the_payee(company: Company) -> Json:
     """Approved, and the bank is at it; however late the command comes, the mail keeps the operation in flight."""
     case = await in_review(company)
@@ -155,6 +163,7 @@ SCENARIOS = (
     Scenario("open", nothing, open_a_case, "draft"),
     Scenario("submit: steps side by side", a_draft, take("requester", "submit"), "in_review"),
     Scenario("approve: steps in turn", in_review, take("reviewer", "approve"), "active"),
+    Scenario("callback, twice", bank_does_it_later, take("reviewer", "approve"), "active"),
     Scenario(
         "request_changes: no step", in_review, take("reviewer", "request_changes", grounds="Old."), "changes_requested"
     ),

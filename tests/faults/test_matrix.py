@@ -19,7 +19,8 @@ from tests.faults.company import PATIENCE, Company, Json
 from tests.faults.conftest import AT_ANY_MOMENT, NOBODY_DIES, OUTSIDE, Report
 from tests.faults.scenarios import SCENARIOS, Scenario
 
-API_POINTS = tuple(sorted(name for name in NAMES if name.startswith("command.")))
+API_POINTS = tuple(sorted(name for name in NAMES if name.startswith(("command.", "callback."))))
+COMMAND_POINTS = tuple(name for name in API_POINTS if name.startswith("command."))
 # An approval has three effects: the ERP is idempotent, the bank can be asked, the mail is neither.
 TIMES = {"effect": (1, 2, 3)}
 WORKER_POINTS = tuple(
@@ -107,8 +108,11 @@ async def reachable(company: Company, report: Report, tmp_path_factory) -> dict[
             passed[cases[case]][place] += 1
     # The API's failpoints know of no case, but every command comes by them: once, and nothing else does.
     commands = Counter(place for place, case in traps["api"].caught() if case == NOBODY)
+    for place, case in traps["api"].caught():
+        if case in cases:
+            passed[cases[case]][place] += 1
     by_api = [scenario for scenario in SCENARIOS if scenario.by_api]
-    for place in API_POINTS:
+    for place in COMMAND_POINTS:
         assert commands[place] >= len(by_api), f"not every command passed {place}"
         for scenario in by_api:
             passed[scenario][place] = 1
@@ -136,7 +140,7 @@ async def test_the_api_dies(company: Company, point: str, reachable, report: Rep
     caught = len(trap.caught())
     await company.stack.start_service("api")
     await column.settle()
-    assert caught == len(column.scenarios), f"{caught} commands were in the API when it died"
+    assert caught >= len(column.scenarios) > 0, f"{caught} commands were in the API when it died"
     await report.of_column(point, company, await column.cases())
 
 

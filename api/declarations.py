@@ -8,7 +8,18 @@ from pydantic import BaseModel
 from api.bodies import opening_body, transition_body
 from caseward.documents import Document
 from caseward.overrides import OVERRIDES
-from caseward.process import Catalogue, Confirmation, Escalate, Process, Step, Transition, hyphenated
+from caseward.process import (
+    Block,
+    Catalogue,
+    Confirmation,
+    Escalate,
+    Process,
+    Step,
+    Take,
+    Transition,
+    Unwind,
+    hyphenated,
+)
 
 
 class RoleDeclaration(Document):
@@ -19,11 +30,13 @@ class RoleDeclaration(Document):
 
 
 class DeadlineDeclaration(Document):
-    """How long a case may stay, and what follows: it escalates to a role, or takes a transition."""
+    """How long a case may stay, and what follows: it escalates to a role, takes a transition, is undone, or blocks."""
 
     after_seconds: float
     escalates_to: str | None
     takes: str | None
+    undoes: bool
+    blocks_for: str | None
 
 
 class ConfirmationDeclaration(Document):
@@ -174,11 +187,13 @@ def _state(process: Process, name: str) -> StateDeclaration:
     state = process.state(name)
     deadline = None
     if state.deadline is not None:
-        escalates = isinstance(state.deadline.then, Escalate)
+        then = state.deadline.then
         deadline = DeadlineDeclaration(
             after_seconds=state.deadline.after.total_seconds(),
-            escalates_to=state.deadline.then.role if isinstance(state.deadline.then, Escalate) else None,
-            takes=None if escalates else getattr(state.deadline.then, "transition", None),
+            escalates_to=then.role if isinstance(then, Escalate) else None,
+            takes=then.transition if isinstance(then, Take) else None,
+            undoes=isinstance(then, Unwind),
+            blocks_for=(then.owner or process.owner) if isinstance(then, Block) else None,
         )
     return StateDeclaration(
         name=state.name,

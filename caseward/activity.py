@@ -6,8 +6,8 @@ reserving transaction, so that the request is stored before anything is sent, an
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, get_type_hints
@@ -22,7 +22,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from caseward import messages
-from caseward.cases import callbacks, effects, operations
+from caseward.cases import callbacks, deadlines, effects, operations
 from caseward.cases.admission import admit_override
 from caseward.cases.effects import LeaseHeld, OpenStep, Reservation, Settlement
 from caseward.cases.locked import LockedCase, effect_view, lock_case
@@ -61,6 +61,7 @@ R = TypeVar("R", bound=BaseModel)
 HEARTBEAT_EVERY = timedelta(seconds=1)
 # How long the only one who knows a partner's answer keeps trying to write it down.
 SETTLE_FOR = timedelta(seconds=30)
+MISSING_PAUSE = timedelta(seconds=5)
 SETTLE_PAUSE = timedelta(seconds=0.2)
 
 _DECLARED = "caseward_step"
@@ -476,17 +477,24 @@ def _as_activity(
 ) -> Callable[[StepCall], Awaitable[StepAnswer]]:
     @activity.defn(name=activity_name(process.name, address))
     async def run_step(call: StepCall) -> StepAnswer:
-        try:
+        with lease_respected():
             return await uncancelled(runner.run(process, body, call))
-        except LeaseHeld as held:
-            raise ApplicationError(
-                str(held),
-                type="LeaseHeld",
-                next_retry_delay=held.remaining + timedelta(milliseconds=50),
-                category=ApplicationErrorCategory.BENIGN,
-            ) from None
 
     return run_step
+
+
+@contextmanager
+def lease_respected() -> Generator[None]:
+    """Come back when another attempt's lease is over, which counts as no attempt."""
+    try:
+        yield
+    except LeaseHeld as held:
+        raise ApplicationError(
+            str(held),
+            type="LeaseHeld",
+            next_retry_delay=held.remaining + timedelta(milliseconds=50),
+            category=ApplicationErrorCategory.BENIGN,
+        ) from None
 
 
 async def uncancelled(work: Awaitable[T]) -> T:
@@ -531,7 +539,7 @@ def engine_activities(
     @activity.defn(name=messages.PASS_DEADLINE)
     async def pass_deadline(call: DeadlineCall) -> News:
         async with database.transaction() as session:
-            return await operations.pass_deadline(session, catalogue, call)
+            return await deadlines.pass_deadline(session, catalogue, call)
 
     @activity.defn(name=messages.BLOCK)
     async def block(call: BlockCall) -> News:
@@ -542,4 +550,12 @@ def engine_activities(
     async def admit(call: AdmitCall) -> AdmitAnswer:
         return await admit_override(database, catalogue, call, allowed=signal_overrides)
 
-    return [load, finish, pass_deadline, block, admit]
+    @activity.defn(name=messages.STEP_MISSING)
+    async def step_missing(call: StepCall) -> StepAnswer:
+        async with database.transaction() as session:
+            with lease_respected():
+                answer = await effects.open_step(session, catalogue, call)
+        # Another version's worker took this, one that has the step: the next attempt is the workflow's.
+        return answer if isinstance(answer, StepAnswer) else StepAnswer("retrying", delay=MISSING_PAUSE.total_seconds())
+
+    return [load, finish, pass_deadline, block, admit, step_missing]

@@ -8,6 +8,7 @@ SENTENCES: dict[str, str] = {
     "case.woken": "The reconciler looked after it: {found} Its workflow was told to read how it stands.",
     "case.held": "The reconciler paused it: {found} Engineering decides.",
     "case.escalated": "Nobody acted in time; it now waits on {role}.",
+    "case.overdue": "{state} takes too long. {recovery_owner} decides.",
     "deadline.passed": "The deadline of {state} passed.",
     "operation.accepted": "{action} was accepted: {from_state} to {case_state}.",
     "operation.completed": "{action} is completed: the case is {to_state}.",

@@ -9,12 +9,13 @@ from typing import Any, Literal
 SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwner", "CasewardBusinessKey")  # keywords
 TASK_QUEUE = "caseward"  # no setting: a worker that listens elsewhere than the dispatcher sends is silence
 PERFORM, OVERRIDE = "perform", "override"
-LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK = (
+LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK, STEP_MISSING = (
     "caseward.load",
     "caseward.finish",
     "caseward.pass_deadline",
     "caseward.admit_override",
     "caseward.block_operation",
+    "caseward.step_missing",
 )
 
 

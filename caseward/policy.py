@@ -182,7 +182,7 @@ def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]
     for override in OVERRIDES.values():
         targets = [e for e in now.effects if e.unsettled] if override.per_step else []
         actions = [Action("override", override.name, e.address, e.item) for e in targets]
-        if not actions or (override.name == "retry" and now.operation and now.operation.blocked):
+        if not actions or (override.name == "retry" and _waits_as_a_whole(now)):
             actions.append(Action("override", override.name))
         for action in actions:
             yield action, decide(now, actor, action)
@@ -226,8 +226,8 @@ def _decide_step_override(now: Situation, actor: Actor, override: Override, acti
 
 
 def _target(now: Situation, override: Override, action: Action) -> tuple[EffectView | None, Reason | None]:
-    if override.name == "retry" and action.step is None and now.operation and now.operation.blocked:
-        return None, None  # the story itself goes again
+    if override.name == "retry" and action.step is None and _waits_as_a_whole(now):
+        return None, None  # the story itself goes again, or its state's deadline begins anew
     unsettled = [effect for effect in now.effects if effect.unsettled]
     if action.step is not None:
         named = [e for e in unsettled if e.address == action.step and e.item == action.item]
@@ -241,6 +241,10 @@ def _target(now: Situation, override: Override, action: Action) -> tuple[EffectV
         names = ", ".join(sorted(effect.address for effect in open_now))
         return None, Reason("step_ambiguous", f"Several steps qualify, name one: {names}.")
     return open_now[0], None
+
+
+def _waits_as_a_whole(now: Situation) -> bool:
+    return now.overdue is not None or (now.operation is not None and now.operation.blocked is not None)
 
 
 def _step_roles(process: Process, override: Override, target: EffectView | None) -> frozenset[str]:

@@ -96,7 +96,7 @@ class Step(Generic[R]):
     exhausted: Exhausted = field(default="block", kw_only=True)
     retry: Retry = field(default=PATIENT, kw_only=True)
     answer_within: timedelta = field(default=timedelta(hours=1), kw_only=True)
-    """How long a partner that acknowledged may take, before the step blocks."""
+    """How long a partner that acknowledged may take, before `exhausted` applies."""
 
     @property
     def compensable(self) -> bool:
@@ -118,12 +118,28 @@ class Take:
     transition: str
 
 
+@dataclass(frozen=True)
+class Unwind:
+    """When the deadline passes, the system undoes the operation in flight, or the latest; where it can't, it blocks."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """When the deadline passes, the case is blocked until somebody moves it or says `retry`; work under way goes on."""
+
+    owner: str | None = None
+    """The team that decides; the process's own where None."""
+
+
+UNDO, BLOCK = Unwind(), Block()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deadline:
-    """How long a case may stay in a state, and what follows."""
+    """How long a case may stay in a state, and what follows. A pending state's runs while its transition does."""
 
     after: timedelta
-    then: Escalate | Take
+    then: Escalate | Take | Unwind | Block
 
 
 @dataclass(frozen=True)
@@ -249,6 +265,11 @@ class Process:
         if step is not None and step.skip_confirmation is not None:
             return step.skip_confirmation
         return self.confirmations.get(override) or self.confirmations.get("skip")
+
+    def has_code_for(self, step: str, direction: Literal["do", "undo"]) -> bool:
+        """An activity stands behind it: a step that was declared once, or a compensation, may be no more."""
+        declared = self.steps.get(step)
+        return declared is not None and not (direction == "undo" and declared.undo is NONE_NEEDED)
 
     def owner_of(self, step: Step[Any]) -> str:
         """Who decides when this step is half done."""
@@ -431,11 +452,13 @@ def _state_faults(process: Process) -> Iterator[str]:
 def _deadline_faults(process: Process, state: State, deadline: Deadline) -> Iterator[str]:
     if deadline.after <= timedelta(0):
         yield "its deadline is not in the future"
+    if state.name in process.pending_states - {transition.pending for transition in process.transitions}:
+        yield "its deadline can't act: only what force_cancel takes back is under way there"
     match deadline.then:
         case Escalate(role):
             if role not in {known.name for known in process.roles} | ENGINE_ROLES:
                 yield f"its deadline escalates to the unknown role {role}"
-            if state.waiting_on is None:
+            if state.waiting_on is None and state.name not in process.pending_states:
                 yield "its deadline escalates, but the state waits on nobody"
         case Take(name):
             transition = process.transition(name)
@@ -447,6 +470,20 @@ def _deadline_faults(process: Process, state: State, deadline: Deadline) -> Iter
                 yield f"its deadline takes {name}, which needs input that nobody gives"
             elif transition.confirmation is not None:
                 yield f"its deadline takes {name}, which people must confirm"
+            elif state.name == transition.pending:
+                yield f"its deadline takes {name}, which would stay here"
+        case Unwind():
+            if process.confirmations.get("undo") is not None:
+                yield "its deadline undoes, which people must confirm"
+            leading = [t for t in process.transitions if state.name in {t.pending, *t.targets}]
+            for transition in leading:
+                if transition.opens and not transition.undone:
+                    yield f"its deadline undoes {transition.name}, which can't be undone: it says not where to"
+                elif state.name in (transition.undone, *transition.source):
+                    yield f"its deadline undoes {transition.name}, which would come back here"
+        case Block(owner):
+            if owner is not None and owner not in process.teams | {ENGINEERING}:
+                yield f"its deadline blocks for {owner}, which is not one of the process's teams"
 
 
 def _requires_input(model: type[BaseModel]) -> bool:

@@ -1,7 +1,7 @@
 """Where a case stands right now, as plain data, and the one condition that follows from it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -209,6 +209,8 @@ class Situation:
     subject_revision: int = 1
     proposals: tuple[ProposalView, ...] = ()
     """What waits for confirmation, the oldest first."""
+    overdue: Mapping[str, Any] | None = None
+    """Its state's deadline passed, and the process declares that somebody decides then: since when, and who."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +237,12 @@ def condition(now: Situation) -> Condition:
     """The most urgent of what is happening: blocked, undoing, retrying, waiting, running, queued, done."""
     if now.operation is None:
         return _at_rest(now)
+    return _escalated(now, _in_flight(now, now.operation))
+
+
+def _in_flight(now: Situation, operation: OperationView) -> Condition:
     urgency = ("blocked", "retrying", "waiting", "running")
     unsettled = sorted((e for e in now.effects if e.unsettled), key=lambda e: (urgency.index(e.state), e.since))
-    operation = now.operation
     if operation.blocked is not None:
         return Condition(
             name="blocked",
@@ -250,6 +255,8 @@ def condition(now: Situation) -> Condition:
         )
     if unsettled and unsettled[0].state == "blocked":
         return _of_effect(now.process, unsettled[0])
+    if now.overdue is not None:
+        return _overdue(now, now.overdue)
     if operation.offsetting or operation.tells is None:
         return _undoing(now, operation, unsettled)
     if unsettled:
@@ -274,7 +281,31 @@ def story_fingerprint(blocked: Mapping[str, Any]) -> str:
     return fingerprint(None, None, blocked["cause"], None, blocked["error"].get("code"))
 
 
+def _overdue(now: Situation, overdue: Mapping[str, Any]) -> Condition:
+    owner = overdue["recovery_owner"]
+    return Condition(
+        name="blocked",
+        sentence=f"{now.process.state(now.state).title}: the time for it is over. "
+        f"{owner.replace('_', ' ').capitalize()} decides.",
+        since=datetime.fromisoformat(overdue["since"]),
+        cause="deadline",
+        recovery_owner=owner,
+    )
+
+
+def _escalated(now: Situation, current: Condition) -> Condition:
+    """While steps run nobody owes a move; when that takes too long, somebody is to look."""
+    if now.escalated_to is None:
+        return current
+    title = now.process.role_title(now.escalated_to)
+    return replace(
+        current, sentence=f"{current.sentence} It takes too long: a {title.lower()} looks.", waiting_on=now.escalated_to
+    )
+
+
 def _at_rest(now: Situation) -> Condition:
+    if now.overdue is not None:
+        return _overdue(now, now.overdue)
     state = now.process.state(now.state)
     waiting_on = now.escalated_to or state.waiting_on
     if waiting_on is None:
@@ -352,8 +383,17 @@ _BLOCKED = {
     "happened_twice": "{partner} did it twice",
     "contradicted": "{partner} did it, and later said that it did not happen",
     "no_compensation": "Nothing can offset it",
+    "step_missing": "This version of our code has no such step",
     "code_error": "Our own code failed on it",
 }
+
+
+def effect_title(process: Process, step: str, direction: Direction) -> str:
+    """What people call the effect of a step, declared or not any more."""
+    declared = process.steps.get(step)
+    if declared is None:
+        return step.replace("_", " ").capitalize() if direction == "do" else f"Offset: {step.replace('_', ' ')}"
+    return step_title(declared, direction)
 
 
 def step_title(step: Step[Any], direction: Direction) -> str:

@@ -164,6 +164,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         changed_at=now,
         paused=None,
         proposals=0,
+        overdue=None,
     )
 
 
@@ -322,6 +323,7 @@ async def _help(
     if effect is None:
         if work.operation is not None:
             work.operation.blocked = None
+        work.give_time_again()
         work.finish_helper(operation)
     else:
         because = f"{OVERRIDES[override].title}: somebody else decided on the step."
@@ -344,7 +346,10 @@ def _check_step_input(
 ) -> dict[str, Any]:
     """Check what only fits this very effect; returns the result of a `mark_done`. Raises InputInvalid."""
     if override == "mark_done" and target is not None:
-        model = Nothing if target.direction == "undo" else process.steps[target.step].result
+        step = process.steps.get(target.step)
+        if step is None and target.direction == "do":
+            return data["result"]  # declared no more: there is nothing to check it against
+        model = Nothing if step is None or target.direction == "undo" else step.result
         try:
             return as_stored(model.model_validate(data["result"]))
         except ValidationError as fault:

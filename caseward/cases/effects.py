@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.locked import LockedCase, is_questioned, lock_case, story_of
+from caseward.cases.locked import LockedCase, is_questioned, lock_case, needs_offset, story_of
 from caseward.cases.operations import (
     Request,
     accept_undo,
@@ -28,8 +28,8 @@ from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
 from caseward.partner import Offer
-from caseward.process import ENGINEERING, IMPOSSIBLE, NONE_NEEDED, Catalogue, Step
-from caseward.situation import LEFT_OUT, SYSTEM, Outcome, step_title
+from caseward.process import ENGINEERING, NONE_NEEDED, Catalogue, Step
+from caseward.situation import LEFT_OUT, SYSTEM, Outcome, effect_title
 
 LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
@@ -112,7 +112,6 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
     operation = work.operation
     if work.case.fence != call.fence or operation is None or str(operation.id) != call.operation_id:
         return StepAnswer("superseded", work.case.version, news=work.news())
-    step = work.process.steps[call.step]
     adopted = work.effects.get(operation.plan["reuse"].get(call.step, "")) if operation.plan else None
     if adopted is not None and call.direction == "do" and not call.settle_only:
         return answer(work, adopted)
@@ -129,6 +128,9 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
         if not offset.standing:
             return StepAnswer("settled", work.case.version)
         original, owner_id = offset.result or {}, offset.operation_id
+    step = work.process.steps.get(call.step)
+    if step is None or not work.process.has_code_for(call.step, call.direction):
+        return await _step_missing(work, operation, effect, call)
     # Whoever drives an effect, its request is the one that its own operation makes: with its subject and its instants.
     owner = operation if owner_id == operation.id else await session.get_one(Operation, owner_id)
     return await _opened(work, operation, owner, step, effect, opened_at=opened_at, original=original)
@@ -174,6 +176,18 @@ async def reopen(work: LockedCase, effect: Effect) -> OpenStep:
     return await _opened(work, driver, owner, step, effect, opened_at=time.monotonic(), original=original)
 
 
+async def _step_missing(work: LockedCase, operation: Operation, effect: Effect | None, call: StepCall) -> StepAnswer:
+    """An operation of an older version's has a step that this version lacks: engineering mends it, or a person says."""
+    if effect is None:
+        offset = work.effects.get(call.effect_key.removesuffix(":undo"))
+        partner = offset.partner if offset else "nobody"
+        effect = _blank_effect(work, operation, call, partner=partner, owner=ENGINEERING)
+    message = f"This version has no {call.step}{':undo' if call.direction == 'undo' else ''}."
+    effect.error = {"class": None, "code": "step_missing", "message": message}
+    _begin_operation(work, operation)
+    return await _block_answer(work, effect, cause="step_missing", owner=ENGINEERING)
+
+
 async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer | None:
     """The answer where nothing is to be done now; None where an attempt is due."""
     if effect.state == "settled":
@@ -191,8 +205,21 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
     if effect.next_attempt_at is not None and effect.next_attempt_at > work.now:
         return answer(work, effect, call)
     if effect.state == "waiting" and effect.answer_by is not None and effect.answer_by <= work.now:
-        return await _block_answer(work, effect, cause="no_answer", owner=effect.recovery_owner)
+        return await _never_answered(work, effect, call)
     return None
+
+
+async def _never_answered(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer:
+    """The time of a partner that acknowledged is over: what the step declares for when no attempt is left."""
+    effect.error = {"class": None, "code": "no_answer", "message": "The partner took it and never answered."}
+    step = work.process.steps.get(effect.step)
+    by_declaration = not call.settle_only and effect.direction == "do"
+    await _exhaust(work, effect, step, "no_answer", by_declaration=by_declaration)
+    await finish_retry(work, effect)
+    work.touch()
+    if work.case.fence != call.fence:
+        return StepAnswer("superseded", work.case.version, news=work.news())
+    return answer(work, effect, call)
 
 
 async def lapse(work: LockedCase, effect: Effect) -> None:
@@ -294,19 +321,23 @@ def _begin_operation(work: LockedCase, operation: Operation) -> None:
 
 
 def _new_effect(opened: OpenStep, call: StepCall, partner: str) -> Effect:
-    work, step = opened.work, opened.step
+    owner = opened.work.process.owner_of(opened.step)
+    return _blank_effect(opened.work, opened.operation, call, partner=partner, owner=owner)
+
+
+def _blank_effect(work: LockedCase, operation: Operation, call: StepCall, *, partner: str, owner: str) -> Effect:
     undoes = call.effect_key.removesuffix(":undo") if call.direction == "undo" else None
     effect = Effect(
         key=call.effect_key,
         case_id=work.case.id,
-        operation_id=work.effects[undoes].operation_id if undoes else opened.operation.id,
-        driven_by=opened.operation.id,
-        step=step.name,
+        operation_id=work.effects[undoes].operation_id if undoes else operation.id,
+        driven_by=operation.id,
+        step=call.step,
         item=call.item,
         direction=call.direction,
         of_effect=undoes,
         partner=partner,
-        recovery_owner=work.process.owner_of(step),
+        recovery_owner=owner,
         state="running",
         outcome=None,
         decision=None,
@@ -410,9 +441,10 @@ def unproved(settlement: Settlement) -> Settlement:
 
 
 async def _ask_owner(work: LockedCase, effect: Effect, cause: str, **told: Any) -> None:
-    owner = work.process.owner_of(work.process.steps[effect.step])
+    declared = work.process.steps.get(effect.step)
+    owner = work.process.owner_of(declared) if declared else ENGINEERING
     _say(work, effect, f"effect.{cause}", recovery_owner=owner, **told)
-    if is_questioned(effect) or effect.direction == "undo" or work.process.steps[effect.step].undo is NONE_NEEDED:
+    if is_questioned(effect) or effect.direction == "undo" or (declared and declared.undo is NONE_NEEDED):
         return  # asked already; or nothing that anybody would want to take back
     _block(work, effect, cause=cause, owner=owner)
     message = {
@@ -445,7 +477,7 @@ async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> 
         _mark_offset(work, effect)
         return
     effect.standing = True
-    if late and (work.process.steps[effect.step].compensable or work.process.steps[effect.step].undo is IMPOSSIBLE):
+    if late and needs_offset(work.process, effect):
         await open_compensation(work, effect)
 
 
@@ -456,12 +488,12 @@ def _mark_offset(work: LockedCase, compensation: Effect) -> None:
 
 async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement, *, settle_only: bool) -> None:
     """Failed, unknown or acknowledged: what follows, by what the partner offers and the step declares."""
-    step = work.process.steps[effect.step]
+    step = work.process.steps.get(effect.step)
     effect.error = _error(settlement)
     asked = effect.outcome == "unknown" and effect.ruled_out_by is None
     if settlement.outcome == "acknowledged":
         if effect.outcome != "acknowledged":
-            effect.answer_by, effect.since = work.now + step.answer_within, work.now
+            effect.answer_by, effect.since = work.now + (step.answer_within if step else POLL_EVERY), work.now
             _say(work, effect, "effect.acknowledged")
         effect.outcome, effect.error, effect.state = "acknowledged", None, "waiting"
         effect.next_attempt_at = work.now + POLL_EVERY if offer.probe else effect.answer_by
@@ -492,7 +524,7 @@ async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Se
         effect.state, effect.since = "retrying", work.now
         effect.next_attempt_at = effect.maybe_sent_until + offer.settling
         return
-    waits = step.retry.waits
+    waits = step.retry.waits if step else ()
     transient = settlement.outcome == "unknown" or settlement.error_class == "transient"
     if transient and effect.burst < len(waits):
         wait = max(waits[effect.burst], settlement.retry_after or timedelta(0))
@@ -504,18 +536,22 @@ async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Se
     await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
 
 
-async def _exhaust(work: LockedCase, effect: Effect, step: Step[Any], cause: str, *, by_declaration: bool) -> None:
+async def _exhaust(
+    work: LockedCase, effect: Effect, step: Step[Any] | None, cause: str, *, by_declaration: bool
+) -> None:
     """No attempt is left: block, undo the operation, or go on without, as the step declares."""
-    if by_declaration and step.exhausted == "proceed":
+    exhausted = step.exhausted if step and by_declaration else "block"
+    if exhausted == "proceed":
         effect.state, effect.decision = "settled", "given_up"
         effect.settled_at = effect.since = work.now
-        effect.cause = cause
+        effect.cause, effect.next_attempt_at = cause, None
         _say(work, effect, "effect.given_up")
         return
     _block(work, effect, cause=cause, owner=effect.recovery_owner)
     operation = work.operation
-    if by_declaration and step.exhausted == "undo" and operation is not None and story_of(work.process, operation):
-        reason = f"{step.title}: no attempt is left, and the step declares that the operation is undone then."
+    if exhausted == "undo" and operation is not None and story_of(work.process, operation):
+        title = effect_title(work.process, effect.step, "do")
+        reason = f"{title}: no attempt is left, and the step declares that the operation is undone then."
         request = Request(actor=SYSTEM, role=None, reason=reason, traceparent=operation.traceparent)
         await accept_undo(work, operation, request)
 
@@ -599,8 +635,7 @@ def _error(settlement: Settlement) -> dict[str, Any] | None:
 
 
 def _say(work: LockedCase, effect: Effect, entry_type: str, **data: Any) -> None:
-    step = work.process.steps[effect.step]
-    title = step_title(step, "undo" if effect.direction == "undo" else "do")
+    title = effect_title(work.process, effect.step, "undo" if effect.direction == "undo" else "do")
     work.entry(entry_type, effect=effect, title=title, partner=effect.partner, **data)
 
 

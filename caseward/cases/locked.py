@@ -118,6 +118,7 @@ class LockedCase:
             state_since=case.state_since,
             deadline_at=case.deadline_at,
             escalated_to=case.escalated_to,
+            overdue=case.overdue,
             version=case.version,
             operation=view,
             effects=tuple(effect_view(effect) for effect in driven),
@@ -163,8 +164,26 @@ class LockedCase:
         self.case.state_since = self.now
         self.case.visit = self.case.version + (0 if self._touched else 1)
         self.case.final = state.final
-        self.case.escalated_to = None
+        self.case.escalated_to = self.case.overdue = None
         self.case.deadline_at = self.now + state.deadline.after if state.deadline else None
+
+    def deadline_acts(self) -> bool:
+        """The state's deadline means the case as it is: at rest, or while the pending state's own transition runs."""
+        if self.operation is None:
+            return True
+        tells = story_of(self.process, self.operation)
+        return tells is not None and self.case.state in self.process.pending_states
+
+    def give_time_again(self) -> None:
+        """Somebody looked at an overdue case and lets it go on: its state's deadline begins anew."""
+        if self.case.overdue is not None:
+            self.restart_deadline()
+
+    def restart_deadline(self) -> None:
+        """The state has its whole time again, and nobody was called yet."""
+        deadline = self.process.state(self.case.state).deadline
+        self.case.overdue = self.case.escalated_to = None
+        self.case.deadline_at = self.now + deadline.after if deadline else None
 
     def touch(self) -> None:
         """Raise the version, once a transaction, and bring the projected condition up to date."""
@@ -200,7 +219,7 @@ class LockedCase:
             version=case.version,
             status=status_document(situation, facts, steps),
             final=case.final and self.operation is None,
-            deadline_at=case.deadline_at.isoformat() if case.deadline_at and self.operation is None else None,
+            deadline_at=case.deadline_at.isoformat() if case.deadline_at and self.deadline_acts() else None,
             visit=case.visit,
         )
 
@@ -317,9 +336,11 @@ def is_questioned(effect: Effect) -> bool:
 def needs_offset(process: Process, effect: Effect) -> bool:
     """An undo has to look at it: it stands, or may yet turn out to have happened."""
     step = process.steps.get(effect.step)
-    if step is None or step.undo is NONE_NEEDED or effect.direction == "undo":
+    # Of a step that is declared no more nobody knows that it needs none.
+    if effect.direction == "undo" or (step is not None and step.undo is NONE_NEEDED):
         return False
-    return effect.standing or effect.state != "settled" or effect.outcome == "unknown"
+    given_up_too_soon = effect.decision == "given_up" and effect.outcome == "acknowledged"
+    return effect.standing or effect.state != "settled" or effect.outcome == "unknown" or given_up_too_soon
 
 
 # Made once, because making them takes longer than running them.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
@@ -15,9 +15,9 @@ from caseward.cases.locked import LockedCase, is_offset, is_questioned, lock_cas
 from caseward.cases.proposals import end_proposals
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
-from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, LoadAnswer, News
-from caseward.process import ENGINEERING, Catalogue, Escalate, Take, Transition
-from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState
+from caseward.messages import BlockCall, FinishAnswer, FinishCall, LoadAnswer, News
+from caseward.process import ENGINEERING, Catalogue, Transition
+from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState, effect_title
 from caseward.trace import continue_trace
 
 
@@ -346,7 +346,7 @@ async def _leave_alone(work: LockedCase, effect: Effect) -> None:
 
 def _release(work: LockedCase, effect: Effect) -> None:
     """What surely did not happen needs no asking; what is unknown is asked again now."""
-    if effect.decision == "given_up" and effect.outcome == "unknown":
+    if effect.decision == "given_up" and effect.outcome in {"unknown", "acknowledged"}:
         effect.decision = effect.settled_at = None  # the operation went on without it; now it matters
         due_again(work, effect)
     if effect.state in {"settled", "running"} or is_questioned(effect):
@@ -362,7 +362,9 @@ def due_again(work: LockedCase, effect: Effect) -> None:
     effect.state, effect.cause = "retrying", None
     effect.since, effect.next_attempt_at, effect.burst = work.now, work.now, 0
     if effect.outcome == "acknowledged":
-        effect.state, effect.answer_by = "waiting", work.now + work.process.steps[effect.step].answer_within
+        step = work.process.steps.get(effect.step)
+        effect.state = "waiting"
+        effect.answer_by = work.now + step.answer_within if step else work.now
 
 
 def void_effect(work: LockedCase, effect: Effect) -> None:
@@ -371,7 +373,7 @@ def void_effect(work: LockedCase, effect: Effect) -> None:
     effect.state, effect.decision, effect.standing = "settled", "voided", False
     effect.settled_at = effect.since = work.now
     effect.next_attempt_at = effect.cause = None
-    title = work.process.steps[effect.step].title
+    title = effect_title(work.process, effect.step, "do")
     work.entry("effect.voided" if known else "effect.dropped", effect=effect, title=title)
 
 
@@ -384,7 +386,11 @@ async def begin(work: LockedCase, operation: Operation, *, pending: str | None, 
             raise AssertionError(message)  # refused when the declaration was loaded
         if pending != work.case.state:
             work.enter(pending)
+        elif pending in work.process.pending_states and operation.kind == "override":
+            work.restart_deadline()
         operation.case_state = pending
+        if pending in work.process.pending_states and story_of(work.process, operation) is None:
+            work.case.deadline_at = None  # what is taken back has none to meet
     work.entry(
         "operation.accepted",
         operation=operation,
@@ -571,34 +577,3 @@ async def load(session: AsyncSession, catalogue: Catalogue, case_id: UUID) -> Lo
     """What a run that knows nothing needs: how the case stands, and the operation in flight."""
     work = await lock_case(session, catalogue, case_id)
     return LoadAnswer(work.news(), work.order(work.operation) if work.operation else None, work.case.fence)
-
-
-# A timer that fires a moment early by another clock must not spin.
-EARLY = timedelta(milliseconds=5)
-
-
-async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: DeadlineCall) -> News:
-    """Act on a state's deadline, if the case is still in the very visit and the instant has come."""
-    work = await lock_case(session, catalogue, UUID(call.case_id))
-    case = work.case
-    state = work.process.state(case.state)
-    due = case.deadline_at is not None and work.now + EARLY >= case.deadline_at
-    if case.visit != call.visit or work.operation is not None or not due:
-        return work.news()
-    if state.deadline is None:  # no longer declared
-        case.deadline_at = None
-        work.touch()
-        return work.news()
-    work.entry("deadline.passed", state=state.title)
-    match state.deadline.then:
-        case Escalate(role):
-            case.escalated_to, case.deadline_at = role, None
-            work.entry("case.escalated", role=work.process.role_title(role))
-            work.touch()
-        case Take(name):
-            transition = work.process.transition(name)
-            if transition is None:
-                message = f"{case.process}: the deadline takes the unknown transition {name}"
-                raise AssertionError(message)  # refused when the declaration was loaded
-            await accept_transition(work, transition, Request(actor=SYSTEM, role=None, reason="The deadline passed."))
-    return work.news()

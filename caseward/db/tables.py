@@ -104,6 +104,8 @@ class Case(Base):
     """The case's own pause: since, reason, by, deadlines (`frozen` or `running`), left (seconds of a frozen one)."""
     proposals: Mapped[int] = mapped_column(Integer, server_default=text("0"), default=0)
     """How many of its operations are proposed and wait for confirmation."""
+    overdue: Mapped[JSON | None]
+    """Its state's deadline passed, and somebody has to decide: since when, and who."""
 
 
 class Subject(Base):

@@ -107,9 +107,7 @@ class CaseWorkflow:
         self._told = False
         """The case's standing is known; a run that was told nothing reads it."""
         self._acting = 0
-        """Activities of the story under way; while there are none, a new run can take over."""
-        self._deadline_asked = -1
-        """The version at which the state's deadline was last asked for."""
+        """Activities under way; while there are none, a new run can take over."""
         self._astray = False
         """What this run believes is not to be trusted: a new one shall read from Postgres."""
 
@@ -190,7 +188,7 @@ class CaseWorkflow:
 
     async def work_for(self, ref: CaseRef) -> None:
         """Perform operation after operation; end in a final state, or in a new run when the history grew."""
-        admitting = asyncio.create_task(self._admit_signals())
+        beside = [asyncio.create_task(self._admit_signals()), asyncio.create_task(self._watch_the_deadline())]
         while True:
             if self._next is not None:
                 await self._perform(self._next)
@@ -199,7 +197,8 @@ class CaseWorkflow:
             elif not self._told:
                 await self._load()
             elif self._news.final and self._idle():
-                admitting.cancel()
+                for task in beside:
+                    task.cancel()
                 return
             elif self._history_grew() and self._idle():
                 workflow.continue_as_new(ref)
@@ -211,8 +210,9 @@ class CaseWorkflow:
         return self._told and not self._taken_in()
 
     def _taken_in(self) -> bool:
-        """An order or a person's override waits for its turn."""
-        return self._next is not None or bool(self._admissions) or not workflow.all_handlers_finished()
+        """An order, a person's override or a passing deadline is being worked off, or waits for its turn."""
+        waiting = self._next is not None or bool(self._admissions) or self._acting > 0
+        return waiting or not workflow.all_handlers_finished()
 
     def _history_grew(self) -> bool:
         info = workflow.info()
@@ -235,25 +235,36 @@ class CaseWorkflow:
             self._fence, self._next = loaded.fence, loaded.order
 
     async def _rest(self) -> None:
-        """Wait for an order, a wake, or the state's deadline."""
+        """Wait for an order, a wake, or other news."""
         news = self._news
-        timeout = None
-        if news.deadline_at is not None:
-            # By Postgres' clock it may be earlier than by ours.
-            pause = DEADLINE_PAUSE if self._deadline_asked == news.version else timedelta(0)
-            timeout = max(datetime.fromisoformat(news.deadline_at) - workflow.now(), pause)
 
         def something_came() -> bool:
             grown = self._history_grew() or self._news.final or self._astray
             return self._next is not None or not self._told or self._news is not news or (grown and self._idle())
 
-        try:
-            await workflow.wait_condition(something_came, timeout=timeout, timeout_summary="The state's deadline")
-        except TimeoutError:
-            self._deadline_asked = news.version
-            call = DeadlineCall(self._ref.process, self._ref.case_id, news.visit)
-            self._hear(
-                await workflow.execute_activity(
+        await workflow.wait_condition(something_came)
+
+    async def _watch_the_deadline(self) -> None:
+        """Say when the state's deadline has come, whether the case rests or its pending state's steps run."""
+        asked: tuple[str | None, int] | None = None
+        while True:
+            visited = self._visited()
+            timeout = None
+            if self._news.deadline_at is not None:
+                # By Postgres' clock it may be earlier than by ours.
+                pause = DEADLINE_PAUSE if asked == visited else timedelta(0)
+                due = datetime.fromisoformat(self._news.deadline_at).astimezone(UTC)
+                timeout = max(due - workflow.now(), pause)
+            try:
+                await workflow.wait_condition(
+                    lambda known=visited: self._visited() != known,
+                    timeout=timeout,
+                    timeout_summary="The state's deadline",
+                )
+            except TimeoutError:
+                asked = visited
+                call = DeadlineCall(self._ref.process, self._ref.case_id, self._news.visit)
+                passed = workflow.execute_activity(
                     messages.PASS_DEADLINE,
                     call,
                     result_type=News,
@@ -261,7 +272,11 @@ class CaseWorkflow:
                     retry_policy=UNTIL_IT_WORKS,
                     summary="The state's deadline passed",
                 )
-            )
+                self._hear(await self._act(passed))
+
+    def _visited(self) -> tuple[str | None, int]:
+        """What a deadline belongs to: its instant, and the visit of the state."""
+        return self._news.deadline_at, self._news.visit
 
     async def _perform(self, order: Order) -> None:
         """Tell one operation's story to its end, or until another operation takes the case over."""
@@ -434,6 +449,17 @@ class CaseWorkflow:
 
     async def _attempt(self, order: Order, call: StepCall) -> StepAnswer:
         """Run the step's activity; when the case is taken over, cancel it and await its outcome all the same."""
+        direction = "do" if call.settle_only else call.direction
+        if not self.process.has_code_for(call.step, direction):
+            # No worker of this version has the activity: Temporal would try it for ever, and nobody would see.
+            return await workflow.execute_activity(
+                messages.STEP_MISSING,
+                call,
+                result_type=StepAnswer,
+                start_to_close_timeout=ENGINE_TIMEOUT,
+                retry_policy=UNTIL_IT_WORKS,
+                summary=f"{telling.address(call)} is missing",
+            )
         handle = workflow.start_activity(
             activity_name(self._ref.process, telling.address(call)),
             call,

@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import select, text
 
 from caseward.activity import Call, EffectRunner
-from caseward.cases import effects, operations, queries
+from caseward.cases import deadlines, effects, operations, queries
 from caseward.cases.callbacks import PartnerEvent, receive
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
 from caseward.cases.effects import OpenStep, Reservation, Settlement
@@ -538,7 +538,7 @@ class Handle:
         case = await self.row()
         call = DeadlineCall(case.process, str(case.id), case.visit if visit is None else visit)
         async with self.desk.database.transaction() as session:
-            return await operations.pass_deadline(session, self.desk.catalogue, call)
+            return await deadlines.pass_deadline(session, self.desk.catalogue, call)
 
     async def work(self, to_state: str | None = None) -> str:
         """Play the workflow until the operation is over or somebody has to help; says how it ended."""

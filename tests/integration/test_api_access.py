@@ -435,7 +435,13 @@ class TestDeclarations:
         process = (await office.requester.get("/v1/processes/vendor-onboarding")).json()
         review = next(state for state in process["states"] if state["name"] == "in_review")
         assert (review["waiting_on"], review["pending"], review["final"]) == ("vendor_reviewer", False, False)
-        assert review["deadline"] == {"after_seconds": 172800.0, "escalates_to": "vendor_lead", "takes": None}
+        assert review["deadline"] == {
+            "after_seconds": 172800.0,
+            "escalates_to": "vendor_lead",
+            "takes": None,
+            "undoes": False,
+            "blocks_for": None,
+        }
         approve = next(row for row in process["transitions"] if row["name"] == "approve")
         assert approve["href"] == "/v1/vendor-onboarding/{case_id}/approve"
         assert approve["four_eyes"] == ["open", "resubmit", "submit"]

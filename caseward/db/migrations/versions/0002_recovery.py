@@ -26,6 +26,7 @@ def upgrade() -> None:
     )
     op.add_column("cases", sa.Column("proposals", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.create_index("ix_cases_proposals", "cases", ["changed_at", "id"], postgresql_where=sa.text("proposals > 0"))
+    op.add_column("cases", sa.Column("overdue", _JSON, nullable=True))
     op.add_column("operations", sa.Column("confirmations", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("operations", sa.Column("expires_at", _INSTANT, nullable=True))
     op.add_column("operations", sa.Column("proposal", _JSON, nullable=True))

@@ -8,8 +8,11 @@ import pytest
 
 from caseward.errors import DeclarationInvalid
 from caseward.process import (
+    BLOCK,
     IMPOSSIBLE,
     NONE_NEEDED,
+    UNDO,
+    Block,
     Catalogue,
     Confirmation,
     Deadline,
@@ -304,6 +307,20 @@ WRONG: dict[str, tuple[Process, str]] = {
     "undone without confirmation": (
         replace(with_step(exhausted="undo"), confirmations={"undo": TWO}),
         "step book: exhausted means undo, which people must confirm",
+    "takes what stays": (
+        replace(
+            with_deadline(Take("cancel"), state="cancelling"),
+            transitions=(OPEN, APPROVE, replace(CANCEL, source=CANCEL.source | {"cancelling"}), RETURN),
+        ),
+        "state cancelling: its deadline takes cancel, which would stay here",
+    ),
+    "undoes the opening": (
+        with_deadline(UNDO),
+        "state draft: its deadline undoes open, which can't be undone: it says not where to",
+    ),
+    "blocks for a stranger": (
+        with_deadline(Block("kitchen")),
+        "state draft: its deadline blocks for kitchen, which is not one of the process's teams",
     ),
     "unreachable": (
         replace(
@@ -353,6 +370,24 @@ class TestFaults:
     def test_an_undo_need_not_be_declared_where_there_is_none(self):
         assert faults(with_step(undo=NONE_NEEDED, exhausted="undo")) == []
         assert faults(with_step(undo=IMPOSSIBLE)) == []
+
+    @pytest.mark.parametrize("then", [UNDO, BLOCK, Block("it"), Escalate("chief"), Take("cancel")], ids=str)
+    def test_a_pending_state_may_have_a_deadline_of_any_kind(self, then):
+        assert faults(with_deadline(then, state="booking")) == []
+
+    @pytest.mark.parametrize("then", [UNDO, BLOCK], ids=str)
+    def test_a_state_where_nobody_owes_a_move_may_be_undone_or_blocked(self, then):
+        assert faults(with_deadline(then, state="booked")) == []
+
+    def test_what_only_force_cancel_takes_back_has_no_deadline(self):
+        process = replace(
+            with_deadline(BLOCK, state="cancelling"),
+            transitions=(OPEN, APPROVE, replace(CANCEL, pending="booking"), RETURN),
+        )
+        assert (
+            "leave: state cancelling: its deadline can't act: only what force_cancel takes back is under way there"
+            in (faults(process))
+        )
 
     def test_a_deadline_may_take_a_transition_whose_input_has_defaults(self):
         class Optional(Strict):

@@ -277,6 +277,24 @@ class TestOfAStateAtRest:
         assert (row.overdue, row.condition, row.deadline_at > row.changed_at) == (None, "waiting", True)
         assert not await offered(case, "retry")
 
+    async def test_what_is_taken_back_late_leaves_the_states_deadline_alone(self, database):
+        """A success that lands after the case has gone on is offset in the state where it rests now."""
+        case = await Desk(database, within(THREE_WEEKS, BLOCK, BOOK, LABEL, state="shipped")).open()
+        await case.take("ship")
+        await case.run("book_carrier")
+        begun = await case.begin("print_label")
+        assert isinstance(begun, Begun)
+        assert (await begun.settle("unknown")).state == "retrying"
+        await case.override("skip", SENIOR, happened=False)
+        assert (await case.finish()).state == "finished"
+        row = await case.row()
+        assert (row.state, row.deadline_at is None) == ("shipped", False)
+        await begun.settle("succeeded")
+        after = await case.row()
+        assert (after.operation_id is not None, after.deadline_at) == (True, row.deadline_at)
+        assert await case.work() == "finished"
+        assert ((await case.row()).deadline_at, (await case.row()).state) == (row.deadline_at, "shipped")
+
 
 class TestOfAStep:
     """How long a partner that acknowledged may take is the step's; what then, too."""

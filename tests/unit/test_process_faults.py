@@ -307,6 +307,7 @@ WRONG: dict[str, tuple[Process, str]] = {
     "undone without confirmation": (
         replace(with_step(exhausted="undo"), confirmations={"undo": TWO}),
         "step book: exhausted means undo, which people must confirm",
+    ),
     "takes what stays": (
         replace(
             with_deadline(Take("cancel"), state="cancelling"),
@@ -317,6 +318,10 @@ WRONG: dict[str, tuple[Process, str]] = {
     "undoes the opening": (
         with_deadline(UNDO),
         "state draft: its deadline undoes open, which can't be undone: it says not where to",
+    ),
+    "deadline undoes what is confirmed": (
+        replace(with_deadline(UNDO, state="booking"), confirmations={"undo": TWO}),
+        "state booking: its deadline undoes, which people must confirm",
     ),
     "blocks for a stranger": (
         with_deadline(Block("kitchen")),

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from dev.sandbox.server import HangUp
 
 CALLBACKS = {"acknowledge": 1, "callback_twice": 2, "callback_never": 0}
 MAX_BODY = 1 << 20
+NUMBER = re.compile("[0-9]{1,18}")
 
 _OBJECT = TypeAdapter(dict[str, Any])
 
@@ -143,7 +145,10 @@ class Sandbox:
 
     async def _list_ledger(self, request: Request) -> Response:
         partner, key = (request.query_params.get(name) or None for name in ("partner", "key"))
-        return _json(200, await asyncio.to_thread(self._ledger.entries, partner, key))
+        after = request.query_params.get("after") or "0"
+        if not NUMBER.fullmatch(after):
+            return _error(422, "number_invalid", "`after` takes the number of an entry")
+        return _json(200, await asyncio.to_thread(self._ledger.entries, partner, key, after=int(after)))
 
     async def _list_callbacks(self, request: Request) -> Response:
         return _json(200, await asyncio.to_thread(self._ledger.events, request.query_params.get("partner") or None))

@@ -261,16 +261,17 @@ class Ledger:
         """Nobody listens; Caseward has to ask."""
         self._db.execute("UPDATE event SET state = 'given_up' WHERE event_id = ?", (event_id,))
 
-    def entries(self, partner: str | None, key: str | None) -> bytes:
-        """Every effect that happened, doubles included, oldest first, as a JSON array.
+    def entries(self, partner: str | None, key: str | None, *, after: int = 0) -> bytes:
+        """Every effect that happened, doubles included, oldest first, as a JSON array; those after a number, if given.
 
         Reads by a connection of its own, and lets SQLite write the JSON: callable from a thread, while calls go on.
         """
         return self._read(
-            "SELECT json_object('partner', partner, 'call', call, 'key', key, 'at', at, 'request', json(request),"
-            " 'answer', json(answer), 'traceparent', traceparent) FROM effect"
-            " WHERE (:partner IS NULL OR partner = :partner) AND (:key IS NULL OR key = :key) ORDER BY seq",
-            {"partner": partner, "key": key},
+            "SELECT json_object('number', seq, 'partner', partner, 'call', call, 'key', key, 'at', at,"
+            " 'request', json(request), 'answer', json(answer), 'traceparent', traceparent) FROM effect"
+            " WHERE seq > :after AND (:partner IS NULL OR partner = :partner) AND (:key IS NULL OR key = :key)"
+            " ORDER BY seq",
+            {"partner": partner, "key": key, "after": after},
         )
 
     def events(self, partner: str | None) -> bytes:
@@ -282,7 +283,7 @@ class Ledger:
             {"partner": partner},
         )
 
-    def _read(self, query: str, values: Mapping[str, str | None]) -> bytes:
+    def _read(self, query: str, values: Mapping[str, str | int | None]) -> bytes:
         db = sqlite3.connect(self._file)
         try:
             return f"[{','.join(row[0] for row in db.execute(query, values))}]".encode()

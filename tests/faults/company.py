@@ -104,7 +104,7 @@ class Company:
                 )
             )
 
-    async def ledger(self, **wanted: str) -> list[Json]:
+    async def ledger(self, **wanted: str | int) -> list[Json]:
         return (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
 
     async def fault(self, **fault: Any) -> None:
@@ -113,13 +113,18 @@ class Company:
     async def clear_faults(self) -> None:
         (await self.sandbox.delete("/_control/faults")).raise_for_status()
 
-    async def violations(self, cases: Collection[str] | None = None) -> list[str]:
-        """Everything that is broken, in these cases or in all, once all messages are out."""
+    async def violations(
+        self, cases: Collection[str] | None = None, *, after: int = 0, within: timedelta = PATIENCE
+    ) -> list[str]:
+        """Everything that is broken, in these cases or in all, once all messages are out.
+
+        Cases that are younger than an entry of the partners' ledger need none up to it: `after` is its number.
+        """
         temporal = await TemporalClient.connect(self.stack.temporal_address, namespace="caseward")
         only = None if cases is None else {UUID(case_id) for case_id in cases}
-        give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        give_up_at = time.monotonic() + within.total_seconds()
         while True:  # the last messages only tell the workflows where their cases stand
-            found = await violations(self.database, await self.ledger(), temporal, only=only)
+            found = await violations(self.database, await self.ledger(after=after), temporal, only=only)
             if not found or time.monotonic() > give_up_at:
                 return found
             await asyncio.sleep(0.2)

@@ -46,6 +46,10 @@ class Report:
     async def of_soak(self, seed: int, killed: list[str], company: Company, cases: int) -> None:
         await self._add(company, killed=f"{len(killed)} at random", at=f"seed {seed}", cases=cases)
 
+    async def of_days(self, seed: int, days: int, company: Company, cases: int) -> None:
+        """Days of a stateful test, each checked when it was over; now all together."""
+        await self._add(company, killed=f"{days} days at random", at=f"seed {seed}", cases=cases)
+
     async def of_outage(self, server: str, company: Company, cases: int) -> None:
         await self._add(company, killed=server, at="away for a while", cases=cases)
 

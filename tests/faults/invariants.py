@@ -23,6 +23,7 @@ from caseward.messages import workflow_id
 from caseward.process import Catalogue
 from caseward.situation import FINISHED
 from processes import CATALOGUE
+from tests.faults.hindsight import out_of_order
 
 Json = dict[str, Any]
 # By how much an instant may have passed before it counts as forgotten: workers restart, and the machine is busy.
@@ -108,6 +109,7 @@ def of_record(record: Record, catalogue: Catalogue) -> list[str]:
         *_proposals_and_pauses_end(record),
         *_outbox_is_empty(record),
         *_timelines_are_whole(record),
+        *out_of_order(record.entries, record.effects),
     ]
 
 

@@ -1,0 +1,193 @@
+"""Days of random commands, overrides, faults, kills and clock jumps on a real stack; afterwards everything holds.
+
+Hypothesis draws the plan of a day: several cases side by side, what happens to each, and what dies meanwhile. On the
+way every action is held to the case document that offered it or did not (G7), commands are repeated (G9) and somebody
+must always be named (G5). In the end all comes to rest, and the invariants are checked over the day's cases.
+
+A day that fails is played again by its seed; CASEWARD_SHRINK=1 looks for the smallest such day, which takes minutes.
+"""
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import hypothesis
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+
+from processes.vendor_onboarding import VENDOR_ONBOARDING
+from tests.faults.company import Company
+from tests.faults.days import (
+    CasePlan,
+    DayPlan,
+    Fault,
+    Kill,
+    Move,
+    Onward,
+    Recover,
+    Redeliver,
+    SeeItWork,
+    SendAgain,
+    Signal,
+    Take,
+    TimePasses,
+    play,
+)
+from tests.faults.people import Person
+
+WITH_ROLES = {
+    "requester": ("vendor_requester",),
+    "reviewer": ("vendor_reviewer",),
+    "lead": ("vendor_lead",),
+    "clerk": ("operator",),
+    "operator": ("operator", "senior_operator"),
+}
+TRANSITIONS = [transition.name for transition in VENDOR_ONBOARDING.transitions if not transition.opens]
+CALLS = {
+    "registry": ("check_tax_id",),
+    "screening": ("screen",),
+    "bank": ("verify_account", "open_payee", "close_payee", "suspend_payee", "resume_payee"),
+    "erp": ("create_vendor", "deactivate_vendor", "block_vendor", "unblock_vendor"),
+    "mail": ("send",),
+}
+LATER = ("acknowledge", "callback_twice", "callback_never")
+ANSWERS_LATER = ("bank",)  # of these we hear, by callback or by asking
+TO_SHOW = timedelta(seconds=15)  # until the last messages have told the workflows where their cases stand
+SHRINK = os.environ.get("CASEWARD_SHRINK") == "1"
+KILLS = ("api", "worker", "temporal", "postgres")
+
+
+def faults() -> st.SearchStrategy[Fault]:
+    at_once = [
+        st.builds(
+            Fault,
+            partner=st.just(partner),
+            call=st.sampled_from(calls),
+            mode=st.sampled_from(("error", "reject", "lose_reply", "lose_request", "down")),
+            times=st.integers(1, 3),
+        )
+        for partner, calls in CALLS.items()
+    ]
+    slow = [
+        st.builds(
+            Fault,
+            partner=st.just(partner),
+            call=st.sampled_from(calls),
+            mode=st.just("slow"),
+            seconds=st.sampled_from((0.2, 0.6)),
+        )
+        for partner, calls in CALLS.items()
+    ]
+    later = [
+        st.builds(
+            Fault,
+            partner=st.just(partner),
+            call=st.sampled_from(CALLS[partner]),
+            mode=st.sampled_from(LATER),
+            seconds=st.sampled_from((0.1, 0.4)),
+            outcome=st.sampled_from(("succeeded", "succeeded", "failed")),
+        )
+        for partner in ANSWERS_LATER
+    ]
+    return st.one_of(*at_once, *slow, *later)
+
+
+def moves() -> st.SearchStrategy[Move]:
+    anyone = st.sampled_from(sorted(WITH_ROLES))
+    recover = st.builds(
+        Recover,
+        who=st.sampled_from(("operator", "operator", "operator", *WITH_ROLES)),
+        name=st.sampled_from(("retry", "skip", "mark_done", "undo", "force_cancel")),
+        which=st.integers(0, 2),
+    )
+    withdraw = st.just(Take("requester", "cancel"))
+    return st.one_of(
+        st.just(Onward()),
+        st.just(Onward()),
+        st.just(SeeItWork()),
+        st.just(SeeItWork()),
+        faults(),
+        faults(),
+        recover,
+        recover,
+        withdraw,
+        st.builds(Take, who=anyone, name=st.sampled_from(TRANSITIONS)),
+        st.builds(TimePasses, by=st.sampled_from((timedelta(seconds=3), timedelta(minutes=2), timedelta(days=3)))),
+        st.builds(SendAgain, which=st.integers(0, 5)),
+        st.builds(Redeliver, which=st.integers(0, 12)),
+        st.just(Signal()),
+    )
+
+
+def case_plans() -> st.SearchStrategy[CasePlan]:
+    return st.builds(
+        CasePlan,
+        tax_id=st.sampled_from(("DE129273398", "DE129273398", "DE129000000")),  # the registry does not know the last
+        faults=st.lists(faults(), max_size=2).map(tuple),
+        depth=st.integers(0, 4),
+        moves=st.lists(moves(), min_size=2, max_size=8).map(tuple),
+    )
+
+
+@st.composite
+def days(draw: st.DrawFn) -> DayPlan:
+    cases = draw(st.lists(case_plans(), min_size=1, max_size=4))
+    deadly = draw(st.integers(0, 9)) == 9
+    kill = st.builds(Kill, victim=st.sampled_from(KILLS), after=st.integers(0, 20))
+    return DayPlan(tuple(cases), tuple(draw(st.lists(kill, min_size=1, max_size=2)) if deadly else ()))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def people(company: Company):
+    async with AsyncExitStack() as leaving:
+        everybody = {}
+        for name, roles in WITH_ROLES.items():
+            everybody[name] = Person(company.settings, f"{name}-s", *roles)
+            leaving.push_async_callback(everybody[name].aclose)
+        yield everybody
+
+
+@pytest.mark.parametrize("examples", [10, pytest.param(490, marks=pytest.mark.full)])
+async def test_whatever_a_day_brings(company: Company, people, examples: int, seed: int, report):
+    loop = asyncio.get_running_loop()
+    examples = int(os.environ.get("CASEWARD_EXAMPLES") or examples)
+    played: list[int] = []
+    failed: list[Exception] = []
+    ledger_at = 0
+
+    async def one_day(plan: DayPlan) -> None:
+        nonlocal ledger_at
+        ledger_at = max((entry["number"] for entry in await company.ledger(after=ledger_at)), default=ledger_at)
+        cases = await play(company, people, plan)
+        found = await company.violations([day.case_id for day in cases], after=ledger_at, within=TO_SHOW)
+        played.append(len(cases))
+        assert not found, "\n".join(found)
+        for day in cases:
+            for sent in day.sent:
+                ended = await people["operator"].read(f"/v1/operations/{sent.operation_id}")
+                assert ended["finished_at"], f"{ended} was accepted and came to no end"
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=(Phase.generate, *([Phase.shrink] if SHRINK else [])),
+        suppress_health_check=list(HealthCheck),
+    )
+    @hypothesis.given(plan=days())
+    def every_day(plan: DayPlan) -> None:
+        if failed and not SHRINK:  # Hypothesis would play it once more, only to see it
+            raise failed[0]
+        try:
+            asyncio.run_coroutine_threadsafe(one_day(plan), loop).result()
+        except Exception as fault:
+            failed.append(fault)
+            raise
+
+    await asyncio.to_thread(every_day)
+    await report.of_days(seed, len(played), company, sum(played))

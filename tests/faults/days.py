@@ -86,6 +86,17 @@ class Recover:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """Somebody confirms or declines what others proposed, whether they may or not."""
+
+    who: str
+    name: str
+
+    async def play(self, day: "CaseDay") -> None:
+        await day.answer(self.who, self.name)
+
+
+@dataclass(frozen=True)
 class Signal:
     """An operator's retry from Temporal's own Web UI."""
 
@@ -244,6 +255,18 @@ class CaseDay:
                 return None
         return None
 
+    async def answer(self, who: str, name: str) -> bool:
+        """Confirm or decline the oldest proposal as it was seen; whether that was accepted."""
+        person = self.people[who]
+        case, etag = await person.see(self.case_id)
+        for proposal in case["proposals"][:1]:
+            action = {**proposal[name], "name": name, "step": proposal["action"]["step"]}
+            sent = await person.act(self.case_id, action, {"reason": "Looked at it"}, etag)
+            if sent is not None:
+                self.sent.append(sent)
+                return True
+        return False
+
     async def choose(self, case: Json, kind: str, name: str, which: int) -> tuple[Json, Json] | None:
         """The action that is meant and what is sent with it; of step overrides the one that is true."""
         if kind == "transition":
@@ -312,6 +335,8 @@ class CaseDay:
             if case["operation"] is None:
                 return
             rounds += 1
+            if case["proposals"] and await self.answer("lead", "confirm"):
+                continue
             if case["condition"] == "blocked":
                 await self.decide(case, rounds)
             elif any(step["state"] in {"retrying", "waiting"} for step in open_steps(case)):

@@ -172,8 +172,8 @@ PLANTS = (
         shipped,
         (
             (
-                "UPDATE operations SET state = 'proposed', finished_at = NULL, confirmations = 1, expires_at = now(),"
-                f" confirmed_by = '[{{}}]' WHERE {MINE} AND name = 'ship'"
+                "UPDATE operations SET state = 'proposed', finished_at = NULL, confirmations = 0, expires_at = now()"
+                f" WHERE {MINE} AND name = 'ship'"
             ),
         ),
     ),

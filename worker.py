@@ -20,6 +20,7 @@ from activities.vendor_onboarding import VendorOnboardingSteps
 from api.logs import set_up_logs
 from caseward import failpoints
 from caseward.activity import EffectRunner, engine_activities, step_activities
+from caseward.cases import resuming
 from caseward.cases.bulk_drive import drive
 from caseward.cases.commands import note_parked
 from caseward.cases.confirming import LOOK_FOR_EXPIRED, expire_due
@@ -81,6 +82,7 @@ def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconcile
         Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue)),
         Chore("reconciler", reconciler.pace.look_every, reconciler.look),
         Chore("expire_proposals", LOOK_FOR_EXPIRED, lambda: expire_due(database, catalogue)),
+        Chore("pauses", resuming.EVERY, resuming.Resuming(database, catalogue)),
     ]
 
 

@@ -37,7 +37,7 @@ class Answering:
             standing = await get_standing(session, case_id=accepted.case_id)
         response.status_code = 200 if document.state in FINISHED else 202
         response.headers["Location"] = f"/v1/operations/{accepted.operation_id}"
-        self._finish(response, standing.version, accepted)
+        self._finish(response, standing.etag, accepted)
         return document
 
     async def case(self, response: Response, accepted: Accepted) -> CaseDocument:
@@ -48,10 +48,10 @@ class Answering:
                 session, self.wiring.catalogue, case_id=accepted.case_id, actor=self.envelope.actor
             )
         response.headers["Location"] = f"/v1/cases/{accepted.case_id}"
-        self._finish(response, document.version, accepted)
+        self._finish(response, document.etag, accepted)
         return document
 
-    def _finish(self, response: Response, version: int, accepted: Accepted) -> None:
+    def _finish(self, response: Response, version: str, accepted: Accepted) -> None:
         structlog.get_logger("api").info(
             "command_answered",
             operation_id=str(accepted.operation_id),
@@ -92,6 +92,6 @@ def _settled(standing: Standing) -> bool:
     return standing.operation_state in FINISHED | {"proposed"} or standing.condition in ENDS_A_WAIT
 
 
-def etag(version: int) -> str:
-    """The version as an entity tag."""
+def etag(version: str) -> str:
+    """The version, with the numbers of the pauses that apply, as an entity tag."""
     return f'"{version}"'

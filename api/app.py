@@ -7,7 +7,15 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from api import routes_bulk, routes_callbacks, routes_cases, routes_health, routes_proposals, routes_stream
+from api import (
+    routes_bulk,
+    routes_callbacks,
+    routes_cases,
+    routes_health,
+    routes_pauses,
+    routes_proposals,
+    routes_stream,
+)
 from api.deps import Wiring
 from api.errors import add_error_handlers
 from api.front import Front
@@ -82,6 +90,7 @@ def create_app(
         routes_bulk.router,
         routes_proposals.router,
         routes_callbacks.router,
+        routes_pauses.router,
         routes_stream.router,
         process_routes(catalogue),
         routes_health.router,

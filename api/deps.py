@@ -26,7 +26,7 @@ MAX_WAIT = timedelta(seconds=60)  # below what proxies on the way usually grant
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,200}")
 ENTITY_TAG = r'(?:W/)?"[!#-~]*"'
 IF_MATCH = re.compile(rf"(?:\*|{ENTITY_TAG}(?:\s*,\s*{ENTITY_TAG})*)")
-OUR_TAG = re.compile(r'(?<!W/)"(\d{1,18})"')
+OUR_TAG = re.compile(r'(?<!W/)"(\d{1,18}(?:\.\d{1,18})?)"')
 WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,6})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 
@@ -137,14 +137,14 @@ async def get_envelope(request: Request, actor: CurrentActor) -> Envelope:
     )
 
 
-def _versions(if_match: list[str]) -> frozenset[int] | None:
+def _versions(if_match: list[str]) -> frozenset[int | str] | None:
     """The versions that an If-Match names; well-formed tags that are not ours match nothing."""
     if not if_match:
         return None
     listed = ", ".join(if_match).strip()
     if not IF_MATCH.fullmatch(listed):
         raise IfMatchMalformed
-    return None if listed == "*" else frozenset(int(version) for version in OUR_TAG.findall(listed))
+    return None if listed == "*" else frozenset(OUR_TAG.findall(listed))
 
 
 async def get_wait(request: Request) -> timedelta | None:

@@ -200,7 +200,7 @@ def refusal(scope: Scope, refused: CommandRefused) -> JSONResponse:
     headers = dict(refused.headers) if isinstance(refused, RequestRefused) else {}
     members = {"reasons": [{"code": code, "message": refused.detail}], **refused.members}
     if isinstance(refused, VersionStale):
-        headers["ETag"] = f'"{refused.members["version"]}"'
+        headers["ETag"] = f'"{refused.members["etag"]}"'
     return problem(
         scope, status=status, code=code, detail=refused.detail, title=refused.title, headers=headers, **members
     )

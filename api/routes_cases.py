@@ -70,7 +70,7 @@ async def get_case(
 ) -> CaseDocument:
     """The case as this actor sees it, with every action and whether it is allowed."""
     document = await queries.get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
-    response.headers["ETag"] = etag(document.version)
+    response.headers["ETag"] = etag(document.etag)
     return document
 
 

@@ -335,6 +335,7 @@ class EffectRunner:
                         attempt_number=reservation.attempt,
                         offer=offer,
                         settlement=settlement,
+                        partner_failing=reservation.partner_failing,
                     )
             except (DBAPIError, TimeoutError) as fault:
                 if asyncio.get_running_loop().time() > give_up_at:

@@ -78,6 +78,8 @@ class ConditionInfo(Document):
     next_attempt_at: datetime | None = None
     deadline_at: datetime | None = None
     fingerprint: str | None = None
+    by: str | None = None
+    reason: str | None = None
 
 
 class AttemptDocument(Document):
@@ -201,6 +203,8 @@ class CaseDocument(Document):
     business_key: str
     title: str
     version: int
+    etag: str
+    """The version and the numbers of the pauses that apply: what `If-Match` takes."""
     state: str
     state_info: StateInfo
     condition: str
@@ -536,6 +540,36 @@ class CallbackReceipt(Document):
     duplicate: bool
 
 
+class PauseDocument(Document):
+    """The pause of a process, a partner or a case, standing or not."""
+
+    pause_id: UUID
+    scope: str
+    """`process`, `partner` or `case`."""
+    name: str
+    """Of the process or the partner; the id of the case."""
+    state: str
+    """`open`, `paused`, `probing` (a few cases may try) or `resuming` (its cases are woken at a limited rate)."""
+    since: datetime
+    by: ActorDocument | None
+    reason: str | None
+    deadlines: str
+    rate: int | None
+    """Cases a second that a resume wakes."""
+    cases_waiting: int
+    """Cases with a step that waits for it."""
+    probe_at: datetime | None
+    """When the breaker lets a few cases try."""
+    href: str
+    """Where to resume it."""
+
+
+class PauseList(Document):
+    """The pauses of every process and every partner."""
+
+    pauses: list[PauseDocument]
+
+
 class Me(Document):
     """The actor as the server sees it."""
 
@@ -565,6 +599,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
         business_key=facts.business_key,
         title=facts.title,
         version=now.version,
+        etag=now.etag,
         state=now.state,
         state_info=StateInfo(
             title=state.title,
@@ -587,6 +622,8 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
             next_attempt_at=current.next_attempt_at,
             deadline_at=current.deadline_at,
             fingerprint=current.fingerprint,
+            by=current.by,
+            reason=current.reason,
         ),
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
@@ -604,6 +641,7 @@ def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocume
     told = case_document(now, facts, None, bare)
     # Proposals quote people, and the workflow hears nothing of them before they are accepted.
     document = told.model_dump(mode="json", exclude={"subject", "title", "actions", "proposals"})
+    document["condition_info"] |= {"by": None, "reason": None}
     last_error = document["condition_info"]["last_error"]
     if last_error:
         last_error.pop("message", None)
@@ -718,7 +756,7 @@ def _begun(process: Process, effect: EffectView, attempts: Mapping[str, list[Att
         outcome=effect.outcome,
         effect_key=effect.key,
         partner=effect.partner,
-        recovery_owner=effect.recovery_owner,
+        recovery_owner=effect.decider,
         since=effect.since,
         result=dict(effect.result) if effect.result is not None else None,
         next_attempt_at=effect.next_attempt_at,

@@ -7,6 +7,7 @@ CasewardError
 │   ├── OperationNotFound         404
 │   ├── MessageNotFound           404
 │   ├── BulkNotFound              404
+│   ├── PauseNotFound             404
 │   ├── ActionNotAllowed          403 or 409, with the policy's reasons
 │   ├── BusinessKeyTaken          409
 │   ├── VersionStale              412
@@ -104,6 +105,17 @@ class BulkNotFound(CommandRefused):
 
     def __init__(self) -> None:
         super().__init__("No bulk run has this id.")
+
+
+class PauseNotFound(CommandRefused):
+    """No process, partner or case has a pause of this id."""
+
+    code = "pause_not_found"
+    status = 404
+    title = "No such pause"
+
+    def __init__(self) -> None:
+        super().__init__("No pause has this id.")
 
 
 class ActionNotAllowed(CommandRefused):

@@ -1,7 +1,7 @@
 """The overrides: one row each, with who may, what it takes and what it does."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -78,6 +78,27 @@ class ForceCancelInput(Strict):
     reason: Why
 
 
+Deadlines = Annotated[
+    Literal["frozen", "running"],
+    Field(description="Meanwhile deadlines stand still and move by the time of the pause, or they pass as ever."),
+]
+
+
+class PauseInput(Strict):
+    """Let nothing new begin in this case, until somebody resumes it."""
+
+    model_config = _example(deadlines="frozen")
+    reason: Why
+    deadlines: Deadlines = "running"
+
+
+class ResumeInput(Strict):
+    """End the case's own pause."""
+
+    model_config = _example()
+    reason: Why
+
+
 @dataclass(frozen=True, kw_only=True)
 class Override:
     """One override as declared."""
@@ -127,5 +148,7 @@ OVERRIDES: dict[str, Override] = {
             per_step=False,
             takes_over=True,
         ),
+        Override(name="pause", title="Pause", roles=_OPERATORS, input=PauseInput, per_step=False, takes_over=False),
+        Override(name="resume", title="Resume", roles=_OPERATORS, input=ResumeInput, per_step=False, takes_over=False),
     )
 }

@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 from caseward.errors import Reason
 from caseward.overrides import OVERRIDES, Override
 from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, Process, Transition
-from caseward.situation import Actor, Bound, EffectView, Kind, OperationView, ProposalView, Situation
+from caseward.situation import (
+    CASE,
+    Actor,
+    Bound,
+    EffectView,
+    Kind,
+    OperationView,
+    PauseView,
+    ProposalView,
+    Situation,
+    pause_words,
+)
 
 
 @dataclass(frozen=True)
@@ -162,14 +173,17 @@ def _decide(now: Situation, actor: Actor, action: Action) -> Decision:
     if override.per_step:
         return _decide_step_override(now, actor, override, action)
     reasons = _role_reasons(now.process, actor, override.roles, override.title)
-    reasons += list(_TAKES_OVER[override.name](now))
+    if override.name == "replay":
+        reasons += _pause_reasons(now.held_by)
+    reasons += list(_WHOLE_CASE[override.name](now))
     return Decision(tuple(reasons), _acting_role(actor, override.roles))
 
 
-def decide_opening(process: Process, actor: Actor) -> Decision:
-    """Whether `actor` may open a case of this process."""
+def decide_opening(process: Process, actor: Actor, pauses: tuple[PauseView, ...] = ()) -> Decision:
+    """Whether `actor` may open a case of this process, which may be paused."""
     transition = process.opening
     reasons = _role_reasons(process, actor, transition.roles, transition.title)
+    reasons += _pause_reasons(next((pause for pause in pauses if pause.stands and pause.whole), None))
     return Decision(tuple(reasons), _acting_role(actor, transition.roles))
 
 
@@ -192,6 +206,7 @@ def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> 
     reasons = _role_reasons(now.process, actor, transition.roles, transition.title)
     if _acted_before(now, actor, transition):
         reasons.append(Reason("four_eyes", f"{transition.title}: somebody else must, you acted on this case before."))
+    reasons += _pause_reasons(now.held_by)
     if now.operation is not None and now.state not in now.process.pending_states:
         reasons.append(Reason("operation_in_flight", "What was done is still being taken back."))
     elif now.state not in transition.source:
@@ -216,6 +231,8 @@ def _decide_step_override(now: Situation, actor: Actor, override: Override, acti
         reasons = [Reason("skip_forbidden", "This step can't be left out.")]
     else:
         reasons = _role_reasons(now.process, actor, roles, override.title)
+    if override.name == "retry":
+        reasons += _pause_reasons(now.held_by)
     if missing is not None:
         reasons.append(missing)
     elif target is not None and target.questioned and override.name == "retry":
@@ -297,11 +314,36 @@ def _replay_reasons(now: Situation) -> Iterator[Reason]:
         yield from now.no_replay
 
 
-_TAKES_OVER: dict[str, Callable[[Situation], Iterator[Reason]]] = {
+def _case_pause(now: Situation) -> PauseView | None:
+    return next((pause for pause in now.pauses if pause.key == CASE), None)
+
+
+def _pausing_reasons(now: Situation) -> Iterator[Reason]:
+    if _case_pause(now) is not None:
+        yield Reason("already_paused", "The case is paused already.")
+    elif now.operation is None and now.process.state(now.state).final:
+        yield Reason("already_final", "The case is closed.")
+
+
+def _resuming_reasons(now: Situation) -> Iterator[Reason]:
+    if _case_pause(now) is None:
+        yield Reason("not_paused", "The case itself is not paused.")
+
+
+_WHOLE_CASE: dict[str, Callable[[Situation], Iterator[Reason]]] = {
     "undo": _undo_reasons,
     "replay": _replay_reasons,
     "force_cancel": _force_cancel_reasons,
+    "pause": _pausing_reasons,
+    "resume": _resuming_reasons,
 }
+
+
+def _pause_reasons(pause: PauseView | None) -> list[Reason]:
+    if pause is None:
+        return []
+    what = pause_words(pause.key).capitalize()
+    return [Reason("paused", f"{what} is paused: nothing new begins until somebody resumes.")]
 
 
 def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: str) -> list[Reason]:

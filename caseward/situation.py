@@ -8,7 +8,7 @@ from uuid import UUID
 
 from caseward.bulk import fingerprint
 from caseward.errors import Reason
-from caseward.process import ENGINEERING, Confirmation, Process, Step
+from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step
 
 Kind = Literal["transition", "override"]
 Direction = Literal["do", "undo"]
@@ -61,6 +61,36 @@ class Actor:
 SYSTEM = Actor("system", frozenset(), "system")
 
 
+CASE = "case"  # the key of a case's own pause; those of others are `process:{name}` and `partner:{name}`
+
+
+@dataclass(frozen=True, kw_only=True)
+class PauseView:
+    """A pause that concerns a case: its own, its process's, or that of a partner which holds one of its effects up."""
+
+    key: str
+    stands: bool
+    """Nothing new begins; else it is open, or being resumed."""
+    since: datetime
+    reason: str | None
+    by: str | None
+    owner: str = OPERATOR
+    number: int = 0
+    frozen_since: datetime | None = None
+    """Since when it keeps the case's deadlines from passing."""
+
+    @property
+    def whole(self) -> bool:
+        """It holds up all that the case does; a partner's only what needs the partner."""
+        return not self.key.startswith("partner:")
+
+
+def pause_words(key: str) -> str:
+    """What is paused, within a sentence."""
+    scope, _, name = key.partition(":")
+    return {"case": "the case", "process": "the process", "partner": f"the partner {name}"}[scope]
+
+
 @dataclass(frozen=True, kw_only=True)
 class EffectView:
     """One effect as it stands."""
@@ -85,11 +115,18 @@ class EffectView:
     offset: bool
     ruled_out: bool
     """Somebody said that the unknown outcome did not happen."""
+    paused_by: str | None = None
+    """While it is `paused`: the key of the pause that it waits for."""
 
     @property
     def address(self) -> str:
         """How overrides and documents name it: the step, or `{step}:undo`."""
         return self.step + UNDO_SUFFIX if self.direction == "undo" else self.step
+
+    @property
+    def decider(self) -> str:
+        """Who decides next: of what a pause holds up, whoever may resume it."""
+        return OPERATOR if self.state == "paused" else self.recovery_owner
 
     @property
     def unsettled(self) -> bool:
@@ -211,6 +248,19 @@ class Situation:
     """What waits for confirmation, the oldest first."""
     overdue: Mapping[str, Any] | None = None
     """Its state's deadline passed, and the process declares that somebody decides then: since when, and who."""
+    pauses: tuple[PauseView, ...] = ()
+    """The case's own; where the policy looked back, also its process's and those that its effects wait for."""
+
+    @property
+    def held_by(self) -> PauseView | None:
+        """The pause under which nothing new begins in this case."""
+        return next((pause for pause in self.pauses if pause.stands and pause.whole), None)
+
+    @property
+    def etag(self) -> str:
+        """The version, and behind a point the numbers of the pauses that apply, where there ever were any."""
+        number = sum(pause.number for pause in self.pauses)
+        return f"{self.version}.{number}" if number else str(self.version)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,18 +281,27 @@ class Condition:
     deadline_at: datetime | None = None
     fingerprint: str | None = None
     """Of what is blocked: cases with the same one belong to one group of a bulk run."""
+    by: str | None = None
+    """Who paused it."""
+    reason: str | None = None
+    """Why it is paused."""
 
 
 def condition(now: Situation) -> Condition:
-    """The most urgent of what is happening: blocked, undoing, retrying, waiting, running, queued, done."""
+    """The most urgent of what is happening: paused, blocked, undoing, retrying, waiting, running, queued, done."""
+    over = now.operation is None and now.process.state(now.state).final
+    if now.held_by is not None and not over:
+        return _paused(now, now.held_by)
     if now.operation is None:
         return _at_rest(now)
     return _escalated(now, _in_flight(now, now.operation))
 
 
 def _in_flight(now: Situation, operation: OperationView) -> Condition:
-    urgency = ("blocked", "retrying", "waiting", "running")
+    urgency = ("paused", "blocked", "retrying", "waiting", "running")
     unsettled = sorted((e for e in now.effects if e.unsettled), key=lambda e: (urgency.index(e.state), e.since))
+    if unsettled and unsettled[0].state == "paused":
+        return _held_up(now, unsettled[0])
     if operation.blocked is not None:
         return Condition(
             name="blocked",
@@ -300,6 +359,38 @@ def _escalated(now: Situation, current: Condition) -> Condition:
     title = now.process.role_title(now.escalated_to)
     return replace(
         current, sentence=f"{current.sentence} It takes too long: a {title.lower()} looks.", waiting_on=now.escalated_to
+    )
+
+
+def _paused(now: Situation, pause: PauseView) -> Condition:
+    what = "This case is" if pause.key == CASE else f"All cases of {now.process.title} are"
+    return Condition(
+        name="paused",
+        sentence=f"{what} paused: nothing new begins until somebody resumes.",
+        since=pause.since,
+        recovery_owner=pause.owner,
+        by=pause.by,
+        reason=pause.reason,
+    )
+
+
+def _held_up(now: Situation, effect: EffectView) -> Condition:
+    """A step waits for a pause; one that was resumed lets go of its cases one by one."""
+    key = effect.paused_by or CASE
+    pause = next((pause for pause in now.pauses if pause.key == key), None)
+    step = now.process.steps.get(effect.step)
+    title = step_title(step, effect.direction) if step else effect.step
+    return Condition(
+        name="paused",
+        sentence=f"Waiting, because {pause_words(key)} is paused: {title}.",
+        since=effect.since,
+        step=effect.address,
+        item=effect.item,
+        recovery_owner=effect.decider,
+        last_error=effect.error,
+        attempts=effect.attempt_count,
+        by=pause.by if pause else None,
+        reason=pause.reason if pause else None,
     )
 
 

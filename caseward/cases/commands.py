@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward.cases import effects
+from caseward.cases import effects, pauses
 from caseward.cases.locked import LockedCase, effect_view, lock_case, operation_view
 from caseward.cases.operations import (
     Request,
@@ -24,7 +24,7 @@ from caseward.cases.operations import (
 from caseward.cases.proposals import end_proposals, proposals_of
 from caseward.cases.proposing import propose
 from caseward.cases.replay import accept_replay, planned_as_shown, why_no_replay
-from caseward.db.session import Database, database_now
+from caseward.db.session import Database
 from caseward.db.tables import Case, Effect, Message, Operation, ProposalAnswer, Subject
 from caseward.errors import (
     ActionNotAllowed,
@@ -40,7 +40,7 @@ from caseward.evidence import GENESIS
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
-from caseward.situation import NEVER_ACCEPTED, Actor, EffectView, Situation, story_fingerprint
+from caseward.situation import CASE, Actor, EffectView, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +50,8 @@ class Envelope:
     actor: Actor
     idempotency_key: str
     traceparent: str
-    if_match: frozenset[int] | None = None
-    """Versions of which the case must have one."""
+    if_match: frozenset[int | str] | None = None
+    """Versions of which the case must have one: entity tags, or bare numbers for whom pauses don't matter."""
     bulk: "OfBulk | None" = None
     """The bulk run that it belongs to."""
 
@@ -97,11 +97,12 @@ async def open_case(
     twin = await find_twin(session, envelope, digest)
     if twin is not None:
         return twin
-    decision = decide_opening(declared, envelope.actor)
+    now, pause = (await session.execute(pauses.PROCESS_PAUSE, {"process": pauses.process_key(process)})).one()
+    decision = decide_opening(declared, envelope.actor, pauses.opening_views(pause))
     if not decision.allowed:
         raise ActionNotAllowed(decision.reasons, state=None, version=None)
     await _claim_business_key(session, process, business_key)
-    transition, now = declared.opening, await database_now(session)
+    transition = declared.opening
     first_state = transition.pending or transition.targets[0]
     case = _new_case(declared, business_key, subject, now, state=first_state)
     session.add(case)
@@ -165,6 +166,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         paused=None,
         proposals=0,
         overdue=None,
+        thawed=None,
     )
 
 
@@ -239,6 +241,8 @@ async def carry_out(
         if work.case.final:  # a reopening wants the business key back
             await _claim_business_key(work.session, work.case.process, work.case.business_key)
         return await accept_transition(work, transition, request, subject=revised)
+    if action.name in {"pause", "resume"}:
+        return await _hold(work, action.name, request, data)
     if OVERRIDES[action.name].per_step:
         return await _help(work, action.name, target, request, data)
     if action.name == "force_cancel":
@@ -283,6 +287,47 @@ async def _revised(work: LockedCase, transition: Transition, data: dict[str, Any
     current = await work.session.get_one(Subject, (work.case.id, work.case.subject_revision))
     subject = work.process.subject.model_validate(current.data)
     return as_stored(transition.revise(subject, transition.input.model_validate(data)))
+
+
+async def _hold(work: LockedCase, override: str, request: Request, data: dict[str, Any]) -> Operation:
+    """Pause the case or end its pause: all of it in this transaction."""
+    operation = new_operation(
+        request,
+        case_id=work.case.id,
+        process=work.case.process,
+        kind="override",
+        name=override,
+        case_state=work.case.state,
+        at=work.now,
+        from_state=work.case.state,
+        fence=work.case.fence,
+        subject_revision=work.case.subject_revision,
+    )
+    operation.acts_on = work.case.operation_id
+    work.session.add(operation)
+    state_title = work.process.state(work.case.state).title
+    work.entry(
+        "operation.accepted",
+        operation=operation,
+        actor=request.actor,
+        role=request.role,
+        reason=request.reason,
+        action=OVERRIDES[override].title,
+        from_state=state_title,
+        case_state=state_title,
+        input=operation.input,
+    )
+    by: dict[str, Any] = {"actor": request.actor, "role": request.role, "reason": data["reason"]}
+    woken: list[Effect] = []
+    if override == "pause":
+        pauses.pause_case(work, deadlines=data["deadlines"], operation=operation, **by)
+    else:
+        looked = await whole_situation(work)
+        woken = pauses.resume_case(work, operation=operation, others=looked.pauses[1:], **by)
+    work.finish_helper(operation)
+    work.touch()
+    pauses.tell(work, woken, operation)
+    return operation
 
 
 async def _help(
@@ -411,21 +456,21 @@ async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decisi
     """See that the case is one of the actor's, that it is the expected version, and that the policy allows it."""
     if not work.process.visible_to(envelope.actor.roles):
         raise CaseNotFound
-    check_version(work, envelope)
+    now = await whole_situation(work, envelope.actor if action.name == "replay" else None)
+    check_version(work, envelope, now)
     if envelope.bulk is not None and not _still_as_frozen(work, envelope.bulk):
         raise ActionNotAllowed([MOVED], state=work.case.state, version=work.case.version)
-    now = await whole_situation(work, envelope.actor if action.name == "replay" else None)
     decision = decide(now, envelope.actor, action)
     if not decision.allowed:
         raise ActionNotAllowed(decision.reasons, state=work.case.state, version=work.case.version)
     return decision
 
 
-def check_version(work: LockedCase, envelope: Envelope) -> None:
+def check_version(work: LockedCase, envelope: Envelope, now: Situation) -> None:
     """Raises VersionStale where the case has none of the versions that the sender saw."""
-    version = work.case.version
-    if envelope.if_match is not None and version not in envelope.if_match:
-        raise VersionStale("The case has changed since.", state=work.case.state, version=version)
+    version, wanted = work.case.version, envelope.if_match
+    if wanted is not None and version not in wanted and now.etag not in wanted:
+        raise VersionStale("The case has changed since.", state=work.case.state, version=version, etag=now.etag)
 
 
 MOVED = Reason("case_moved", "The case is no longer blocked as it was when the list was made.")
@@ -452,18 +497,6 @@ async def whole_situation(work: LockedCase, actor: Actor | None = None) -> Situa
 
 
 # Made once, because making them takes longer than running them.
-_WATCHED = (
-    Operation.case_id == bindparam("case_id"),
-    Operation.kind == "transition",
-    Operation.name.in_(bindparam("watched", expanding=True)),
-    Operation.state.not_in(NEVER_ACCEPTED),  # nobody took those
-)
-_ACTED = union_all(
-    select(Operation.name, Operation.actor_id).where(*_WATCHED),
-    select(Operation.name, ProposalAnswer.actor_id)
-    .join(ProposalAnswer, ProposalAnswer.operation_id == Operation.id)
-    .where(*_WATCHED, Operation.confirmations > 0),
-)
 _LATEST = (
     select(Operation, func.array_agg(Effect.step))
     .outerjoin(Effect, Effect.operation_id == Operation.id)
@@ -482,18 +515,24 @@ _ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
 
 
 async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
-    """Add who acted before, which operation an undo would take back, and what waits for confirmation."""
+    """Add who acted before, which pauses concern it, which operation an undo would take back, and proposals."""
     watched = {name for transition in now.process.transitions for name in transition.four_eyes}
-    acted: dict[str, frozenset[str]] = {}
-    if watched:
-        rows = await session.execute(_ACTED, {"case_id": case.id, "watched": watched})
-        for name, actor_id in rows:
-            acted[name] = acted.get(name, frozenset()) | {actor_id}
+    wanted = {
+        "case_id": case.id,
+        "operation_id": case.operation_id,
+        "watched": sorted(watched),
+        "process": pauses.process_key(case.process),
+    }
+    found, held = (await session.execute(pauses.LOOK_BACK, wanted)).one()
+    actors: dict[str, list[str]] = found or {}
+    acted = {name: frozenset(those) for name, those in actors.items()}
+    own = tuple(pause for pause in now.pauses if pause.key == CASE)
     latest = None
     if now.operation is None and case.latest_id is not None:
         row, steps = (await session.execute(_LATEST, {"operation_id": case.latest_id})).one()
         latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
-    return replace(now, acted=acted, latest=latest, proposals=await proposals_of(session, case))
+    concerned = own + pauses.views_of(held, case)
+    return replace(now, acted=acted, latest=latest, pauses=concerned, proposals=await proposals_of(session, case))
 
 
 async def find_twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:

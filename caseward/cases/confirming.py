@@ -83,9 +83,9 @@ async def _take_in_hand(
         raise OperationNotFound from fault
     if not work.process.visible_to(envelope.actor.roles):
         raise OperationNotFound
-    check_version(work, envelope)
-    operation = await session.get_one(Operation, operation_id)
     now = await whole_situation(work)
+    check_version(work, envelope, now)
+    operation = await session.get_one(Operation, operation_id)
     proposal = next((each for each in now.proposals if each.id == operation_id), None)
     if proposal is None:
         message = f"{action_title(work, operation)} is {operation.state}: there is nothing to confirm or decline."

@@ -1,5 +1,6 @@
 """Deadlines of states: what follows when one passes, as the process declares it. It acts as `system`, once a visit."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from caseward.cases.commands import whole_situation
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.operations import Request, accept_transition, accept_undo
+from caseward.cases.pauses import deadline_frozen
 from caseward.db.tables import Operation
 from caseward.messages import DeadlineCall, News
 from caseward.policy import undo_target
@@ -28,6 +30,9 @@ async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: Deadl
     due = case.deadline_at is not None and work.now + EARLY >= case.deadline_at
     if case.visit != call.visit or not due or not work.deadline_acts():
         return work.news()
+    if await deadline_frozen(work):
+        work.touch()  # a new version, so that the workflow heeds this: no timer until the resume tells it
+        return replace(work.news(), deadline_at=None)
     state = work.process.state(case.state)
     case.deadline_at = None  # it passes once, whatever follows
     if state.deadline is None:  # no longer declared

@@ -5,16 +5,17 @@ Three functions, each called in a transaction of its caller's: `open_step` and `
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.locked import LockedCase, is_questioned, lock_case, needs_offset, story_of
+from caseward.cases import breaker
+from caseward.cases.locked import LockedCase, case_pause, is_questioned, lock_case, needs_offset, story_of
 from caseward.cases.operations import (
     Request,
     accept_undo,
@@ -22,9 +23,11 @@ from caseward.cases.operations import (
     due_again,
     open_compensation,
     open_question,
+    surely_nothing,
     void_effect,
 )
-from caseward.db.tables import Attempt, Effect, Operation, Subject
+from caseward.cases.pauses import Hold, ensure, hold_of, hold_up, holding, is_frozen, partner_key, process_key
+from caseward.db.tables import Attempt, Effect, Operation, Pause, Subject
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
 from caseward.partner import Offer
@@ -33,6 +36,7 @@ from caseward.situation import LEFT_OUT, SYSTEM, Outcome, effect_title
 
 LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
+FROZEN_PAUSE = timedelta(seconds=30)  # between two looks at a wait that would be over if it did not stand still
 POLL_EVERY = timedelta(seconds=5)  # how often a partner that acknowledged is asked, where it can be
 
 
@@ -61,6 +65,8 @@ class OpenStep:
     """By step: the newest result in this case that was not offset and is not to be."""
     original: dict[str, Any] | None
     """For a compensation: the result of the effect that it offsets."""
+    holds: tuple[Hold, ...]
+    """The pauses of the partner and of the process; neither can change before this transaction ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +83,8 @@ class Reservation:
     not_found_counts: bool
     """The partner's settling time is over, so that "not found" proves that nothing happened."""
     traceparent: str
+    partner_failing: bool
+    """The last thing known of the partner was a failure, so that an answer is news."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +105,13 @@ class Settlement:
     """The partner said for good that nothing of the attempts before had happened."""
 
 
-_SUBJECT = select(Subject.data).where(
-    Subject.case_id == bindparam("case_id"), Subject.revision == bindparam("revision")
+# The pauses come with the subject: a round trip of their own would cost every step of every case.
+_SUBJECT = (
+    select(Subject.data, *Pause.__table__.c)
+    .join(Pause, or_(Pause.key == bindparam("partner"), Pause.key == bindparam("process")))
+    .where(Subject.case_id == bindparam("case_id"), Subject.revision == bindparam("revision"))
+    .order_by(Pause.key)
+    .with_for_update(read=True, of=Pause)
 )
 
 
@@ -133,7 +146,8 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
         return await _step_missing(work, operation, effect, call)
     # Whoever drives an effect, its request is the one that its own operation makes: with its subject and its instants.
     owner = operation if owner_id == operation.id else await session.get_one(Operation, owner_id)
-    return await _opened(work, operation, owner, step, effect, opened_at=opened_at, original=original)
+    opened = await _opened(work, operation, owner, step, effect, opened_at=opened_at, original=original)
+    return await _no_answer(work, effect, opened.holds, call) or opened
 
 
 async def _opened(
@@ -146,8 +160,7 @@ async def _opened(
     opened_at: float,
     original: dict[str, Any] | None,
 ) -> OpenStep:
-    wanted = {"case_id": work.case.id, "revision": owner.subject_revision}
-    subject = (await work.session.execute(_SUBJECT, wanted)).scalar_one()
+    subject, holds = await _subject_and_holds(work, step, owner)
     standing = [e for e in work.effects.values() if e.standing and e.settled_at and e.direction == "do"]
     latest = sorted((e for e in standing if e.decision not in LEFT_OUT), key=lambda e: str(e.settled_at))
     return OpenStep(
@@ -160,6 +173,7 @@ async def _opened(
         subject=subject,
         standing={e.step: e.result or {} for e in latest},
         original=original,
+        holds=holds,
     )
 
 
@@ -188,6 +202,32 @@ async def _step_missing(work: LockedCase, operation: Operation, effect: Effect |
     return await _block_answer(work, effect, cause="step_missing", owner=ENGINEERING)
 
 
+async def _subject_and_holds(
+    work: LockedCase, step: Step[Any], owner: Operation
+) -> tuple[dict[str, Any], tuple[Hold, ...]]:
+    keys = {"partner": partner_key(step.partner), "process": process_key(work.process.name)}
+    wanted = {"case_id": work.case.id, "revision": owner.subject_revision, **keys}
+    rows = (await work.session.execute(_SUBJECT, wanted)).mappings().all()
+    if len(rows) < len(keys):  # the first time that anybody asks for them
+        await ensure(work.session, keys.values(), work.now)
+        rows = (await work.session.execute(_SUBJECT, wanted)).mappings().all()
+    return rows[0]["data"], tuple(hold_of(row) for row in rows)
+
+
+async def _no_answer(
+    work: LockedCase, effect: Effect | None, holds: Iterable[Hold], call: StepCall
+) -> StepAnswer | None:
+    """The partner had its time and never answered; a frozen deadline does not pass."""
+    if effect is None or effect.state != "waiting" or effect.answer_by is None or effect.answer_by > work.now:
+        return None
+    own = case_pause(work.case)
+    if (own is not None and own.frozen_since is not None) or any(is_frozen(hold, work.case) for hold in holds):
+        effect.next_attempt_at = work.now + FROZEN_PAUSE
+        work.touch()
+        return answer(work, effect, call)
+    return await _never_answered(work, effect, call)
+
+
 async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer | None:
     """The answer where nothing is to be done now; None where an attempt is due."""
     if effect.state == "settled":
@@ -196,7 +236,7 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
         return answer(work, effect, call)
     if effect.state == "running":
         await lapse(work, effect)
-    if call.settle_only and (effect.outcome == "failed" or effect.ruled_out_by is not None):
+    if call.settle_only and surely_nothing(effect):
         void_effect(work, effect)
         work.touch()
         return answer(work, effect, call)
@@ -204,8 +244,6 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
         return answer(work, effect, call)
     if effect.next_attempt_at is not None and effect.next_attempt_at > work.now:
         return answer(work, effect, call)
-    if effect.state == "waiting" and effect.answer_by is not None and effect.answer_by <= work.now:
-        return await _never_answered(work, effect, call)
     return None
 
 
@@ -261,10 +299,16 @@ async def reserve(
             work.touch()
             return answer(work, effect, call)
         return await _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
+    compensating = call.settle_only or call.direction == "undo"
+    pause = holding(work, opened.holds, effect.key, compensating=compensating)
+    if pause is not None and not ask_first:  # whoever only asks begins nothing
+        _begin_operation(work, opened.operation)
+        hold_up(work, effect, pause)
+        return answer(work, effect, call)
     lease = offer.deadline * (2 if ask_first else 1) + LEASE_MARGIN
     effect.attempt_count += 1
     effect.state, effect.since = "running", now
-    effect.next_attempt_at = effect.cause = None
+    effect.next_attempt_at = effect.cause = effect.paused_by = None
     work.session.add(
         Attempt(
             effect_key=effect.key,
@@ -286,9 +330,10 @@ async def reserve(
         attempt=effect.attempt_count,
         send_before=opened.opened_at + lease.total_seconds(),
         ask_first=ask_first,
-        may_send=again or (effect.outcome == "unknown" and not call.settle_only),
+        may_send=pause is None and (again or (effect.outcome == "unknown" and not call.settle_only)),
         not_found_counts=counts or ruled_out,
         traceparent=opened.operation.traceparent,
+        partner_failing=any(hold.failing or hold.state != "open" for hold in opened.holds),
     )
 
 
@@ -373,6 +418,7 @@ async def settle(
     attempt_number: int,
     offer: Offer,
     settlement: Settlement,
+    partner_failing: bool = False,
 ) -> StepAnswer:
     """Write an attempt's outcome and what follows from it. News only moves an effect forward.
 
@@ -383,6 +429,7 @@ async def settle(
     work.effects.setdefault(effect.key, effect)
     attempt = await session.get_one(Attempt, (call.effect_key, attempt_number))
     current = attempt.ended_at is None and effect.attempt_count == attempt_number
+    pause = await _tell_breaker(work, effect, settlement, failing=partner_failing)
     if attempt.outcome in {None, "unknown"}:
         attempt.outcome, attempt.error = settlement.outcome, _error(settlement)
         attempt.ended_at = attempt.ended_at or work.now
@@ -390,7 +437,8 @@ async def settle(
         await land(work, effect, offer, settlement)
     elif current and effect.state != "settled":
         superseded = call.direction == "do" and work.case.fence != call.fence
-        await not_yet(work, effect, offer, settlement, settle_only=call.settle_only or superseded)
+        settle_only = call.settle_only or superseded
+        await not_yet(work, effect, offer, settlement, settle_only=settle_only, pause=pause)
         if superseded and effect.state != "settled":
             due_again(work, effect)  # whoever took the case over finds out
     else:
@@ -404,6 +452,20 @@ async def settle(
         delay = offer.deadline.total_seconds()
         return StepAnswer("retrying", work.case.version, delay=delay, news=work.news())
     return answer(work, effect, call)
+
+
+async def _tell_breaker(work: LockedCase, effect: Effect, settlement: Settlement, *, failing: bool) -> Hold | None:
+    """What the outcome says of the partner; the partner's pause, where that was worth looking at."""
+    partner = work.process.steps[effect.step].partner
+    if settlement.cause == "code_error" or settlement.code == "lease_too_short":
+        return None  # our own fault
+    answered = settlement.outcome in {"succeeded", "acknowledged"} or settlement.code == NOT_FOUND_YET
+    answered = answered or settlement.disproved or settlement.error_class in {"rejected", "unauthorized", "invalid"}
+    if answered and not failing:
+        return None
+    return await breaker.hear(
+        work.session, partner_key(partner), effect.key, now=work.now, code=None if answered else settlement.code
+    )
 
 
 def _hear_of_the_voided(work: LockedCase, effect: Effect, attempt_number: int, settlement: Settlement) -> None:
@@ -469,7 +531,7 @@ async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> 
         return  # the person's result stands; the outcome stands beside it
     effect.result = settlement.result
     effect.settled_at = effect.settled_at or work.now
-    effect.next_attempt_at = effect.cause = effect.answer_by = None
+    effect.next_attempt_at = effect.cause = effect.answer_by = effect.paused_by = None
     if effect.state != "settled":
         effect.state, effect.since = "settled", work.now
     _say(work, effect, "effect.landed_late" if late else "effect.succeeded", result=settlement.result)
@@ -486,7 +548,15 @@ def _mark_offset(work: LockedCase, compensation: Effect) -> None:
     original.standing, original.offset_at = False, work.now
 
 
-async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Settlement, *, settle_only: bool) -> None:
+async def not_yet(  # noqa: C901 - one decision; its order is what has to be read
+    work: LockedCase,
+    effect: Effect,
+    offer: Offer,
+    settlement: Settlement,
+    *,
+    settle_only: bool,
+    pause: Hold | None = None,
+) -> None:
     """Failed, unknown or acknowledged: what follows, by what the partner offers and the step declares."""
     step = work.process.steps.get(effect.step)
     effect.error = _error(settlement)
@@ -531,6 +601,9 @@ async def not_yet(work: LockedCase, effect: Effect, offer: Offer, settlement: Se
         effect.burst += 1
         effect.state, effect.since = "retrying", work.now
         effect.next_attempt_at = work.now + wait
+        return
+    if transient and pause is not None and pause.state in {"paused", "probing"}:
+        hold_up(work, effect, pause)  # the partner is away, and everybody knows: nothing here to decide
         return
     cause = "exhausted" if transient else settlement.error_class or "exhausted"
     await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
@@ -696,4 +769,4 @@ def mark_done(work: LockedCase, effect: Effect, operation: Operation, result: di
 def _decide(work: LockedCase, effect: Effect, operation: Operation, decision: str) -> None:
     effect.state, effect.decision, effect.decided_by = "settled", decision, operation.id
     effect.settled_at = effect.since = work.now
-    effect.next_attempt_at = effect.cause = effect.answer_by = None
+    effect.next_attempt_at = effect.cause = effect.answer_by = effect.paused_by = None

@@ -18,8 +18,19 @@ from caseward.messages import News, Offset, Order
 from caseward.outbox import store
 from caseward.overrides import OVERRIDES
 from caseward.policy import begins_impossible
-from caseward.process import NONE_NEEDED, Catalogue, Process, Step, Transition
-from caseward.situation import FINISHED, QUESTIONS, SYSTEM, Actor, EffectView, OperationView, Situation, condition
+from caseward.process import NONE_NEEDED, OPERATOR, Catalogue, Process, Step, Transition
+from caseward.situation import (
+    CASE,
+    FINISHED,
+    QUESTIONS,
+    SYSTEM,
+    Actor,
+    EffectView,
+    OperationView,
+    PauseView,
+    Situation,
+    condition,
+)
 
 
 def effect_view(row: Effect) -> EffectView:
@@ -44,6 +55,23 @@ def effect_view(row: Effect) -> EffectView:
         since=row.since,
         offset=row.offset_at is not None,
         ruled_out=row.ruled_out_by is not None,
+        paused_by=row.paused_by,
+    )
+
+
+def case_pause(case: Case) -> PauseView | None:
+    """The case's own pause, which changes with its version."""
+    if case.paused is None:
+        return None
+    since = datetime.fromisoformat(case.paused["since"])
+    return PauseView(
+        key=CASE,
+        stands=True,
+        since=since,
+        reason=case.paused["reason"],
+        by=case.paused["by"],
+        owner=case.paused.get("owner", OPERATOR),
+        frozen_since=since if case.paused["deadlines"] == "frozen" else None,
     )
 
 
@@ -104,7 +132,7 @@ class LockedCase:
 
     def situation(self) -> Situation:
         """The case as plain data, without what only the policy looks back on."""
-        case = self.case
+        case, own = self.case, case_pause(self.case)
         driven = self.driven()
         view = None
         if self.operation is not None:
@@ -124,6 +152,7 @@ class LockedCase:
             effects=tuple(effect_view(effect) for effect in driven),
             fence=case.fence,
             subject_revision=case.subject_revision,
+            pauses=() if own is None else (own,),
         )
 
     def entry(
@@ -206,7 +235,8 @@ class LockedCase:
             steps = step_documents(
                 self.process, declared_steps(self.process, self.operation), situation.effects, offsets
             )
-        case = self.case
+        case, own = self.case, case_pause(self.case)
+        frozen = own is not None and own.frozen_since is not None
         facts = CaseFacts(
             business_key=case.business_key,
             title="",
@@ -219,7 +249,9 @@ class LockedCase:
             version=case.version,
             status=status_document(situation, facts, steps),
             final=case.final and self.operation is None,
-            deadline_at=case.deadline_at.isoformat() if case.deadline_at and self.deadline_acts() else None,
+            deadline_at=case.deadline_at.isoformat()
+            if case.deadline_at and self.deadline_acts() and not frozen
+            else None,
             visit=case.visit,
         )
 

@@ -351,15 +351,21 @@ def _release(work: LockedCase, effect: Effect) -> None:
         due_again(work, effect)
     if effect.state in {"settled", "running"} or is_questioned(effect):
         return
-    if effect.outcome == "failed" or effect.ruled_out_by is not None:
+    if surely_nothing(effect):
         void_effect(work, effect)
     elif effect.state != "waiting":
         due_again(work, effect)
 
 
+def surely_nothing(effect: Effect) -> bool:
+    """Whoever asked would hear that it did not happen: it failed, somebody said so, or it was never sent."""
+    never_sent = effect.outcome is None and effect.attempt_count == 0
+    return effect.outcome == "failed" or effect.ruled_out_by is not None or never_sent
+
+
 def due_again(work: LockedCase, effect: Effect) -> None:
     """Make the next attempt due, with a fresh burst; a partner that acknowledged gets its whole time again."""
-    effect.state, effect.cause = "retrying", None
+    effect.state, effect.cause, effect.paused_by = "retrying", None, None
     effect.since, effect.next_attempt_at, effect.burst = work.now, work.now, 0
     if effect.outcome == "acknowledged":
         step = work.process.steps.get(effect.step)
@@ -369,10 +375,10 @@ def due_again(work: LockedCase, effect: Effect) -> None:
 
 def void_effect(work: LockedCase, effect: Effect) -> None:
     """Close an effect that nobody wants any more; most often because it surely did not happen."""
-    known = effect.outcome == "failed" or effect.ruled_out_by is not None
+    known = surely_nothing(effect)
     effect.state, effect.decision, effect.standing = "settled", "voided", False
     effect.settled_at = effect.since = work.now
-    effect.next_attempt_at = effect.cause = None
+    effect.next_attempt_at = effect.cause = effect.paused_by = None
     title = effect_title(work.process, effect.step, "do")
     work.entry("effect.voided" if known else "effect.dropped", effect=effect, title=title)
 

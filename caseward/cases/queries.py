@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, reused
+from caseward.cases.pauses import NUMBERS, paused_processes
 from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
 from caseward.db.tables import Case, Effect, Entry, Message, Operation, ProposalAnswer, Subject
@@ -43,7 +44,7 @@ from caseward.documents import (
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide
-from caseward.process import Catalogue, Process
+from caseward.process import OPERATOR, Catalogue, Process
 from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
@@ -183,7 +184,9 @@ def _operation_document(
     )
     steps = [step.model_copy(update={"attempts": step.attempts or []}) for step in steps]
     finished = operation.state in FINISHED
-    open_owner = next((s.recovery_owner for s in steps if s.state in {"blocked", "retrying", "waiting"}), process.owner)
+    open_owner = next(
+        (s.recovery_owner for s in steps if s.state in {"paused", "blocked", "retrying", "waiting"}), process.owner
+    )
     if operation.state == "proposed":  # those who may confirm decide next
         proposed = unpacked(operation)
         open_owner = " or ".join(sorted(proposed.confirmation.roles)) if proposed else open_owner
@@ -236,6 +239,7 @@ class Standing(Document):
 
     case_id: UUID
     version: int
+    etag: str = ""
     state: str
     condition: str
     operation_state: str | None = None
@@ -246,15 +250,22 @@ async def get_standing(session: AsyncSession, *, case_id: UUID, operation_id: UU
     """Where a case stands that somebody was admitted to before. Raises CaseNotFound."""
     row = (
         await session.execute(
-            select(Case.version, Case.state, Case.condition, Operation.state)
+            select(Case.version, Case.state, Case.condition, Operation.state, NUMBERS)
             .outerjoin(Operation, Operation.id == operation_id)
             .where(Case.id == case_id)
         )
     ).one_or_none()
     if row is None:
         raise CaseNotFound
-    version, state, current, operation_state = row
-    return Standing(case_id=case_id, version=version, state=state, condition=current, operation_state=operation_state)
+    version, state, current, operation_state, number = row
+    return Standing(
+        case_id=case_id,
+        version=version,
+        etag=f"{version}.{number}" if number else str(version),
+        state=state,
+        condition=current,
+        operation_state=operation_state,
+    )
 
 
 async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: CaseFilter, actor: Actor) -> CaseList:
@@ -262,9 +273,16 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
     query = select(Case).where(Case.process.in_(visible))
     exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key")
+    paused = await paused_processes(session, visible)
+    held = and_(Case.process.in_(paused), Case.paused.is_(None), ~and_(Case.final, Case.operation_id.is_(None)))
+    # What a process's pause makes of its cases; none of their rows is touched when it begins or ends.
+    instead = {"condition": "paused", "recovery_owner": OPERATOR, "waiting_on": None} if paused else {}
     for name in exact:
         value = getattr(wanted, name)
-        if value is not None:
+        if value is not None and name in instead:
+            own = and_(~held, getattr(Case, name) == value)
+            query = query.where(or_(held, own) if instead[name] == value else own)
+        elif value is not None:
             query = query.where(getattr(Case, name) == value)
     if wanted.proposals is not None:
         query = query.where(Case.proposals > 0 if wanted.proposals else Case.proposals == 0)
@@ -283,7 +301,7 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
             kept["proposals"] = str(wanted.proposals).lower()
         cursor = _encode(rows[-1].changed_at, rows[-1].id)
         following = "/v1/cases?" + urlencode({**kept, "limit": wanted.limit, "cursor": cursor})
-    return CaseList(cases=[_row(catalogue, case) for case in rows], next=following)
+    return CaseList(cases=[_row(catalogue, case, paused.get(case.process)) for case in rows], next=following)
 
 
 def _matches(q: str) -> Any:
@@ -300,7 +318,16 @@ def _matches(q: str) -> Any:
     return or_(*conditions)
 
 
-def _row(catalogue: Catalogue, case: Case) -> CaseRow:
+def _row(catalogue: Catalogue, case: Case, paused_since: datetime | None) -> CaseRow:
+    row = _own_row(catalogue, case)
+    over = case.final and case.operation_id is None
+    if paused_since is None or case.paused is not None or over:
+        return row
+    changes = {"condition": "paused", "condition_since": paused_since, "recovery_owner": OPERATOR, "waiting_on": None}
+    return row.model_copy(update=changes)
+
+
+def _own_row(catalogue: Catalogue, case: Case) -> CaseRow:
     return CaseRow(
         case_id=case.id,
         process=case.process,

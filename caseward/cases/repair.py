@@ -13,10 +13,12 @@ from uuid import UUID
 from sqlalchemy import Row, and_, case, exists, func, literal, null, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
-from uuid_utils.compat import uuid7
 
+from caseward.cases import breaker
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.operations import action_title, block
+from caseward.cases.pauses import ensure, process_key
+from caseward.db.session import database_now
 from caseward.db.tables import Attempt, Case, Effect, Entry, Known, Message, Operation, Pause
 from caseward.process import ENGINEERING, Catalogue
 from caseward.situation import SYSTEM
@@ -302,34 +304,19 @@ def pause_case(work: LockedCase, reason: str) -> None:
         "since": work.now.isoformat(),
         "reason": reason,
         "by": SYSTEM.id,
-        "recovery_owner": ENGINEERING,
+        "via": SYSTEM.via,
+        "owner": ENGINEERING,
         "deadlines": "frozen",
-        "left": None,
     }
 
 
 async def pause_everything(session: AsyncSession, catalogue: Catalogue, reason: str) -> None:
     """Pause every process, by the system."""
-    for name in sorted(catalogue):
-        changed = {
-            "state": "paused",
-            "since": func.clock_timestamp(),
-            "reason": reason,
-            "actor_id": SYSTEM.id,
-            "actor_via": SYSTEM.via,
-        }
-        await session.execute(
-            insert(Pause)
-            .values(
-                key=f"process:{name}",
-                id=uuid7(),
-                number=1,
-                deadlines="frozen",
-                rate=RESUME_RATE,
-                failing=[],
-                probes_left=0,
-                trips=0,
-                **changed,
-            )
-            .on_conflict_do_update(index_elements=[Pause.key], set_={**changed, "number": Pause.number + 1})
-        )
+    keys = [process_key(name) for name in sorted(catalogue)]
+    await ensure(session, keys, await database_now(session))
+    for key in keys:
+        pause = await session.get_one(Pause, key, with_for_update=True, populate_existing=True)
+        now = max(await database_now(session), pause.since)
+        pause.frozen_since, pause.deadlines = pause.frozen_since or now, "frozen"
+        pause.rate, pause.probe_at = RESUME_RATE, None
+        breaker.change(session, pause, "paused", actor=SYSTEM, reason=reason, now=now, deadlines="frozen")

@@ -101,7 +101,9 @@ class Case(Base):
     opened_at: Mapped[datetime]
     changed_at: Mapped[datetime]
     paused: Mapped[JSON | None]
-    """The case's own pause: since, reason, by, deadlines (`frozen` or `running`), left (seconds of a frozen one)."""
+    """The case's own pause: since, reason, by, via, owner (who decides), deadlines (`frozen` or `running`)."""
+    thawed: Mapped[JSON | None]
+    """By the key of a pause: when its resume last gave this case the time back for which its deadlines were frozen."""
     proposals: Mapped[int] = mapped_column(Integer, server_default=text("0"), default=0)
     """How many of its operations are proposed and wait for confirmation."""
     overdue: Mapped[JSON | None]
@@ -234,6 +236,7 @@ class Effect(Base):
         Index("ix_effects_standing", "case_id", "settled_at", postgresql_where=text("standing")),
         Index("ix_effects_blocked", "step", "partner", postgresql_where=text("state = 'blocked'")),
         Index("ix_effects_paused", "paused_by", "since", postgresql_where=text("state = 'paused'")),
+        Index("ix_effects_waiting", "partner", "since", postgresql_where=text("state = 'waiting'")),
     )
 
     key: Mapped[str] = mapped_column(primary_key=True)
@@ -354,12 +357,46 @@ class Pause(Base):
     """`frozen` or `running`."""
     rate: Mapped[int]
     """Cases a second that a resume wakes."""
+    frozen_since: Mapped[datetime | None]
+    """Since when deadlines stand still; until its resume has been through every case."""
     failing: Mapped[list[Any]] = mapped_column(JSONB)
-    """Of a partner: the effects that failed in a row, without a success between."""
+    """Of a partner: the effects that failed in a row, with no answer between: key, at."""
     probe_at: Mapped[datetime | None]
-    probes_left: Mapped[int]
+    """When the breaker lets a few cases try; while they do, when it gives up waiting for them."""
+    probes: Mapped[list[Any]] = mapped_column(JSONB)
+    """The effects that may try: key, answered."""
     trips: Mapped[int]
     """How often in a row the breaker tripped; each time it waits longer before it probes."""
+
+
+class PauseChange(Base):
+    """What happened to the pause of a process or partner: by whom, why, when. Rows are only ever added."""
+
+    __tablename__ = "pause_changes"
+    __table_args__ = (
+        Index(
+            "uq_pause_changes_idempotency",
+            "actor_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+    )
+
+    key: Mapped[str] = mapped_column(ForeignKey("pauses.key"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """The pause's number from this change on."""
+    state: Mapped[str]
+    """What it became: `paused`, `probing`, `resuming` or `open`."""
+    at: Mapped[datetime]
+    actor_id: Mapped[str]
+    actor_role: Mapped[str | None]
+    actor_via: Mapped[str]
+    reason: Mapped[str]
+    data: Mapped[JSON]
+    idempotency_key: Mapped[str | None]
+    content_digest: Mapped[bytes | None]
+    traceparent: Mapped[str | None]
 
 
 class Callback(Base):

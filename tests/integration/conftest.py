@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 import pytest_asyncio
 
@@ -31,6 +32,18 @@ async def the_office(settings_for, tmp_path_factory) -> AsyncIterator[Office]:
 @pytest.fixture
 def office(the_office: Office) -> Office:
     return the_office
+
+
+@pytest.fixture(autouse=True)
+def nothing_paused(request: pytest.FixtureRequest) -> None:
+    """Partners are shared by all tests, and what fails in one would trip the breaker in the next."""
+    for name in {"database", "office"} & set(request.fixturenames):
+        found = request.getfixturevalue(name)
+        database = found if isinstance(found, Database) else found.database
+        url = database.engine.url.set(drivername="postgresql")
+        with psycopg.connect(url.render_as_string(hide_password=False), autocommit=True) as connection:
+            connection.execute("TRUNCATE pauses, pause_changes")
+            connection.execute("UPDATE effects SET paused_by = 'a pause that is gone' WHERE state = 'paused'")
 
 
 @pytest.fixture

@@ -209,12 +209,16 @@ COMMANDS = {
     CASE + "/overrides/replay": {SENIOR},
     CASE + "/plan": SEES,
     CASE + "/overrides/force-cancel": {SENIOR},
+    CASE + "/overrides/pause": {OPERATOR, SENIOR},
+    CASE + "/overrides/resume": {OPERATOR, SENIOR},
     "/v1/outbox/{message_id}/requeue": {OPERATOR, SENIOR},
     "/v1/bulk": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/continue": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/stop": {OPERATOR, SENIOR},
     PROPOSED + "/confirm": {LEAD},
     PROPOSED + "/decline": {LEAD},
+    "/v1/pauses": {OPERATOR, SENIOR},
+    "/v1/pauses/{pause_id}/resume": {OPERATOR, SENIOR},
 }
 NO_CASE = {
     "/v1/vendor-onboarding",
@@ -223,6 +227,8 @@ NO_CASE = {
     "/v1/bulk",
     "/v1/bulk/{bulk_id}/continue",
     "/v1/bulk/{bulk_id}/stop",
+    "/v1/pauses",
+    "/v1/pauses/{pause_id}/resume",
 }
 READS = {
     "/v1/cases": set(ROLES),
@@ -241,13 +247,15 @@ READS = {
     "/v1/bulk/{bulk_id}": {OPERATOR, SENIOR, AUDITOR},
     "/v1/bulk/{bulk_id}/items": {OPERATOR, SENIOR, AUDITOR},
     "/v1/callbacks": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/pauses": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/pauses/{pause_id}": {OPERATOR, SENIOR, AUDITOR},
 }
 
 FOR_SOME_ROLES = {
     "/v1/outbox",
     "/v1/callbacks",
     CASE + "/evidence",
-    *(path for path in READS if path.startswith("/v1/bulk")),
+    *(path for path in READS if path.startswith(("/v1/bulk", "/v1/pauses"))),
 }
 
 
@@ -281,7 +289,9 @@ class TestRoutes:
             assert get_identity in asked, route.path
 
     async def test_without_a_token_none_answers(self, office: Office):
-        known = dict.fromkeys(("case_id", "operation_id", "process", "name", "message_id", "bulk_id"), NOBODY)
+        known = dict.fromkeys(
+            ("case_id", "operation_id", "process", "name", "message_id", "bulk_id", "pause_id"), NOBODY
+        )
         for path in COMMANDS:
             answer = await office.bearing(None).http.post(path.format(**known))
             assert answer.status_code == 401, path
@@ -309,7 +319,7 @@ class TestRoutes:
             known = {"case_id": case["case_id"], "message_id": message, "bulk_id": bulk}
             if path.startswith(PROPOSED):
                 known["operation_id"] = (await office.proposal())["operation_id"]
-            answer = await person.command(path.format(**known), body)
+            answer = await person.command(path.format(**known, pause_id=await pause_of(office, "bank")), body)
             code = answer.json().get("code")
             if role in allowed and not path.startswith(PARCEL_CASE):
                 nothing_done = {422} if path.endswith("/plan") else set()
@@ -327,13 +337,18 @@ class TestRoutes:
         case = await office.draft()
         operation = (await office.requester.take(case, "submit")).json()["operation_id"]
         known = {"case_id": case["case_id"], "operation_id": operation, "process": "vendor-onboarding"}
-        known["bulk_id"] = await office.bulk_run(case)
+        known["bulk_id"], known["pause_id"] = await office.bulk_run(case), await pause_of(office, "bank")
         for path, allowed in READS.items():
             if path.endswith("/stream") and role in allowed:
                 continue
             answer = await person.get(path.format(**known, name="override.retry"))
             expected = 200 if role in allowed else 403 if path in FOR_SOME_ROLES else 404
             assert answer.status_code == expected, path
+
+
+async def pause_of(office: Office, partner: str) -> str:
+    listed = (await office.operator.get("/v1/pauses")).json()["pauses"]
+    return next(pause["pause_id"] for pause in listed if pause["name"] == partner)
 
 
 async def examples(office: Office) -> dict[str, dict]:

@@ -84,7 +84,7 @@ class TestAcceptance:
         before = await dump(desk.database)
         with pytest.raises(VersionStale) as refused:
             await case.take("scrap", OPERATOR, version=7)
-        assert refused.value.members == {"state": "draft", "version": 1}
+        assert refused.value.members == {"state": "draft", "version": 1, "etag": "1"}
         assert await dump(desk.database) == before
 
     async def test_the_case_of_another_process_is_not_found(self, desk):

@@ -14,7 +14,7 @@ from caseward.errors import Reason
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide, decide_all, decide_opening
 from caseward.process import IMPOSSIBLE, Process
-from caseward.situation import Actor, EffectView, OperationView, Situation
+from caseward.situation import Actor, EffectView, OperationView, PauseView, Situation
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 
 NOW = datetime(2026, 5, 4, 9, 30, tzinfo=UTC)
@@ -41,23 +41,23 @@ reopen           .      .           .          .                  .            .
 
 # Who may do which override in which situation (o operator, s senior operator), or the code of the refusal everybody gets.
 OVERRIDES_TABLE = """
-situation                 retry           skip             mark_done        undo              replay            force_cancel
-at rest, nothing done     nothing_open    nothing_open     nothing_open     nothing_to_undo   nothing_to_replay s
-at rest after approve     nothing_open    nothing_open     nothing_open     os                s                 s
-closed by reject          nothing_open    nothing_open     nothing_open     os                already_final     already_final
-not begun                 nothing_open    nothing_open     nothing_open     os                s                 s
-running                   attempt_running attempt_running  attempt_running  os                s                 s
-retrying                  os              os               os               os                s                 s
-waiting for a partner     os              os               os               os                s                 s
-blocked                   os              os               os               os                s                 s
-blocked at the payee      os              s                s                os                s                 s
-blocked at the screening  os              skip_forbidden   s                os                s                 s
-two blocked side by side  step_ambiguous  step_ambiguous   step_ambiguous   os                s                 s
-blocked beside running    os              os               os               os                s                 s
-the story is blocked      os              nothing_open     nothing_open     os                s                 s
-being taken back          nothing_open    nothing_open     nothing_open     already_undoing   already_undoing   s
-compensation blocked      os              s                s                already_undoing   already_undoing   s
-being cancelled by force  nothing_open    nothing_open     nothing_open     already_undoing   already_undoing   already_cancelling
+situation                 retry           skip             mark_done        undo              replay            force_cancel pause         resume
+at rest, nothing done     nothing_open    nothing_open     nothing_open     nothing_to_undo   nothing_to_replay s      os            not_paused
+at rest after approve     nothing_open    nothing_open     nothing_open     os                s                 s      os            not_paused
+closed by reject          nothing_open    nothing_open     nothing_open     os                already_final     already_final already_final not_paused
+not begun                 nothing_open    nothing_open     nothing_open     os                s                 s      os            not_paused
+running                   attempt_running attempt_running  attempt_running  os                s                 s      os            not_paused
+retrying                  os              os               os               os                s                 s      os            not_paused
+waiting for a partner     os              os               os               os                s                 s      os            not_paused
+blocked                   os              os               os               os                s                 s      os            not_paused
+blocked at the payee      os              s                s                os                s                 s      os            not_paused
+blocked at the screening  os              skip_forbidden   s                os                s                 s      os            not_paused
+two blocked side by side  step_ambiguous  step_ambiguous   step_ambiguous   os                s                 s      os            not_paused
+blocked beside running    os              os               os               os                s                 s      os            not_paused
+the story is blocked      os              nothing_open     nothing_open     os                s                 s      os            not_paused
+being taken back          nothing_open    nothing_open     nothing_open     already_undoing   already_undoing   s      os            not_paused
+compensation blocked      os              s                s                already_undoing   already_undoing   s      os            not_paused
+being cancelled by force  nothing_open    nothing_open     nothing_open     already_undoing   already_undoing   already_cancelling os            not_paused
 """
 
 
@@ -264,13 +264,13 @@ STEPS = (*PROCESS.steps, "a_step_that_was_removed")
 CODES = {
     *("role_missing", "four_eyes", "operation_in_flight", "wrong_state", "skip_forbidden", "attempt_running"),
     *("step_not_open", "nothing_open", "step_ambiguous", "already_undoing", "nothing_to_undo", "undo_impossible"),
-    *("already_cancelling", "already_final", "nothing_to_replay"),
+    *("already_cancelling", "already_final", "nothing_to_replay", "paused", "already_paused", "not_paused"),
 }
 
 effects = st.builds(
     effect,
     step=st.sampled_from(STEPS),
-    state=st.sampled_from(("running", "retrying", "waiting", "blocked", "settled")),
+    state=st.sampled_from(("running", "retrying", "waiting", "paused", "blocked", "settled")),
     item=st.sampled_from((None, None, "1")),
     direction=st.sampled_from(("do", "undo")),
     outcome=st.sampled_from((None, "succeeded", "failed", "unknown", "acknowledged", "not_needed")),
@@ -280,6 +280,15 @@ effects = st.builds(
         NOW.replace(tzinfo=None), (NOW + timedelta(days=1)).replace(tzinfo=None), timezones=st.just(UTC)
     ),
     ruled_out=st.booleans(),
+)
+pauses = st.builds(
+    PauseView,
+    key=st.sampled_from(("case", f"process:{PROCESS.name}", "partner:bank")),
+    stands=st.booleans(),
+    since=st.just(NOW),
+    reason=st.just("Agreed by phone"),
+    by=st.just("olga"),
+    number=st.integers(0, 5),
 )
 transitions = st.sampled_from([t.name for t in PROCESS.transitions] + ["a_transition_that_was_removed"])
 kinds = st.one_of(
@@ -309,6 +318,7 @@ def situations(draw) -> Situation:
         operation=draw(operations()) if in_flight else None,
         effects=tuple(draw(st.lists(effects, max_size=4))) if in_flight else (),
         latest=None if in_flight else draw(st.none() | operations(("completed", "undone", "superseded"))),
+        pauses=tuple(draw(st.lists(pauses, max_size=3))),
         acted=draw(st.dictionaries(st.sampled_from(("open", "submit", "resubmit")), st.just(frozenset({"mara"})))),
     )
 

@@ -12,8 +12,9 @@ from caseward.situation import condition
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_policy import BLOCKED, NOW, effect, operation, situation, situations
 
-URGENCY = ("blocked", "retrying", "waiting", "running")
+URGENCY = ("paused", "blocked", "retrying", "waiting", "running")
 SIDES = {
+    "paused": effect("send_welcome", "paused", outcome=None, attempt_count=0, paused_by="partner:mail"),
     "blocked": effect("check_tax_id", "blocked", recovery_owner="vendor_desk", cause="rejected"),
     "retrying": effect("screen_sanctions", "retrying", recovery_owner="compliance"),
     "waiting": effect("verify_account", "waiting", partner="bank", recovery_owner="treasury"),
@@ -34,7 +35,7 @@ class TestPrecedence:
 
     def test_of_all_at_once_in_any_order(self):
         for effects in permutations(SIDES.values()):
-            assert of(*effects).step == SIDES["blocked"].step
+            assert of(*effects).step == SIDES["paused"].step
 
     def test_of_two_alike_the_one_that_has_waited_longer(self):
         later = replace(SIDES["blocked"], step="verify_account", since=NOW + timedelta(seconds=1))
@@ -137,14 +138,25 @@ class TestEverySituation:
         assert current.since is not None
         if now.operation is not None:
             assert current.recovery_owner
-            assert current.name not in {"done", "paused"}
+            assert current.name != "done"
 
     @given(now=situations())
-    def test_blocked_is_never_hidden(self, now):
-        blocked = now.operation is not None and (
-            now.operation.blocked is not None or any(effect.state == "blocked" for effect in now.effects)
+    def test_blocked_is_hidden_by_a_pause_only(self, now):
+        held = now.held_by is not None or any(effect.state == "paused" for effect in now.effects)
+        blocked = (
+            not held
+            and now.operation is not None
+            and (now.operation.blocked is not None or any(effect.state == "blocked" for effect in now.effects))
         )
         assert (condition(now).name == "blocked") == blocked
+
+    @given(now=situations())
+    def test_paused_is_shown_before_all_else_unless_the_case_is_closed(self, now):
+        over = now.operation is None and now.process.state(now.state).final
+        waits = any(effect.state == "paused" for effect in now.effects)
+        assert (condition(now).name == "paused") == (not over and (now.held_by is not None or waits))
+        if condition(now).name == "paused":
+            assert condition(now).recovery_owner == "operator"
 
     @given(now=situations(), order=st.randoms(use_true_random=False))
     def test_the_order_of_the_steps_does_not_matter(self, now, order):

@@ -27,6 +27,7 @@ def upgrade() -> None:
     op.add_column("cases", sa.Column("proposals", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.create_index("ix_cases_proposals", "cases", ["changed_at", "id"], postgresql_where=sa.text("proposals > 0"))
     op.add_column("cases", sa.Column("overdue", _JSON, nullable=True))
+    op.add_column("cases", sa.Column("thawed", _JSON, nullable=True))
     op.add_column("operations", sa.Column("confirmations", sa.Integer(), server_default=sa.text("0"), nullable=False))
     op.add_column("operations", sa.Column("expires_at", _INSTANT, nullable=True))
     op.add_column("operations", sa.Column("proposal", _JSON, nullable=True))
@@ -79,6 +80,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_effects_paused", "effects", ["paused_by", "since"], postgresql_where=sa.text("state = 'paused'")
     )
+    op.create_index(
+        "ix_effects_waiting", "effects", ["partner", "since"], postgresql_where=sa.text("state = 'waiting'")
+    )
     op.create_table(
         "pauses",
         sa.Column("key", sa.Text(), nullable=False),
@@ -91,12 +95,37 @@ def upgrade() -> None:
         sa.Column("actor_via", sa.Text(), nullable=True),
         sa.Column("deadlines", sa.Text(), nullable=False),
         sa.Column("rate", sa.Integer(), nullable=False),
+        sa.Column("frozen_since", _INSTANT, nullable=True),
         sa.Column("failing", _LIST, nullable=False),
         sa.Column("probe_at", _INSTANT, nullable=True),
-        sa.Column("probes_left", sa.Integer(), nullable=False),
+        sa.Column("probes", _LIST, nullable=False),
         sa.Column("trips", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_pauses")),
         sa.UniqueConstraint("id", name=op.f("uq_pauses_id")),
+    )
+    op.create_table(
+        "pause_changes",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("at", _INSTANT, nullable=False),
+        sa.Column("actor_id", sa.Text(), nullable=False),
+        sa.Column("actor_role", sa.Text(), nullable=True),
+        sa.Column("actor_via", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("data", _JSON, nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("content_digest", sa.LargeBinary(), nullable=True),
+        sa.Column("traceparent", sa.Text(), nullable=True),
+        sa.ForeignKeyConstraint(["key"], ["pauses.key"], name=op.f("fk_pause_changes_key")),
+        sa.PrimaryKeyConstraint("key", "number", name=op.f("pk_pause_changes")),
+    )
+    op.create_index(
+        "uq_pause_changes_idempotency",
+        "pause_changes",
+        ["actor_id", "idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
     )
     op.create_table(
         "callbacks",
@@ -178,9 +207,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("known", "bulk_items", "bulk_runs", "callbacks", "pauses", "proposal_answers"):
+    for table in ("known", "bulk_items", "bulk_runs", "callbacks", "pause_changes", "pauses", "proposal_answers"):
         op.drop_table(table)
-    for index in ("ix_effects_paused", "ix_effects_blocked"):
+    for index in ("ix_effects_waiting", "ix_effects_paused", "ix_effects_blocked"):
         op.drop_index(index, table_name="effects")
     op.drop_column("effects", "paused_by")
     for index in ("ix_operations_blocked", "ix_operations_bulk", "ix_operations_proposed"):
@@ -194,5 +223,5 @@ def downgrade() -> None:
     for index in ("ix_cases_deadline", "ix_cases_in_flight"):
         op.drop_index(index, table_name="cases")
     op.drop_index("ix_cases_proposals", table_name="cases")
-    for column in ("proposals", "paused"):
+    for column in ("thawed", "proposals", "paused"):
         op.drop_column("cases", column)

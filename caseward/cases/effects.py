@@ -456,7 +456,8 @@ async def settle(
 
 async def _tell_breaker(work: LockedCase, effect: Effect, settlement: Settlement, *, failing: bool) -> Hold | None:
     """What the outcome says of the partner; the partner's pause, where that was worth looking at."""
-    partner = work.process.steps[effect.step].partner
+    step = work.process.steps.get(effect.step)
+    partner = step.partner if step else effect.partner
     if settlement.cause == "code_error" or settlement.code == "lease_too_short":
         return None  # our own fault
     answered = settlement.outcome in {"succeeded", "acknowledged"} or settlement.code == NOT_FOUND_YET

@@ -19,7 +19,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from caseward.activity import Call, EffectRunner, effect, engine_activities, step_activities, undo
 from caseward.db.session import Database
-from caseward.db.tables import Known, Message, Operation, Pause
+from caseward.db.tables import Known, Message, Operation, Pause, PauseChange
 from caseward.messages import TASK_QUEUE, workflow_id
 from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import TO_TEMPORAL
@@ -211,6 +211,7 @@ class Grounds:
             parts.push_async_callback(database.close)
             async with database.transaction() as session:
                 await session.execute(delete(Known).where(Known.name != "temporal"))
+                await session.execute(delete(PauseChange))
                 await session.execute(delete(Pause))
                 await session.execute(
                     text("UPDATE outbox_messages SET dispatched_at = now() WHERE dispatched_at IS NULL")

@@ -91,6 +91,8 @@ class Perform:
     news: News | None = None
     resync: bool = False
     """Whatever the run believes, forget it and read from Postgres: the reconciler found that it went astray."""
+    again: bool = False
+    """It may have been delivered before, and much may have happened since."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.db.tables import Case, Message, Operation
@@ -28,6 +28,8 @@ class Claimed:
     operation_id: UUID | None
     payload: dict[str, Any]
     tries: int
+    again: bool = False
+    """Somebody tried before, and may have delivered it without being able to write that down."""
 
 
 def put(
@@ -54,7 +56,15 @@ _CLAIM = (
     update(Message)
     .where(Message.id.in_(_DUE.scalar_subquery()))
     .values(next_at=func.clock_timestamp() + CLAIM, tries=Message.tries + 1)
-    .returning(Message.id, Message.destination, Message.case_id, Message.operation_id, Message.payload, Message.tries)
+    .returning(
+        Message.id,
+        Message.destination,
+        Message.case_id,
+        Message.operation_id,
+        Message.payload,
+        Message.tries,
+        or_(Message.tries > 1, Message.error.is_not(None)),
+    )
     .execution_options(synchronize_session=False)
 )
 # Whoever changes operations holds their case, or two of them may each wait for what the other has.

@@ -66,7 +66,12 @@ def together(messages: Sequence[Claimed]) -> Perform:
     """One signal for all: every order, and the newest news. Raises KeyError or TypeError for a malformed payload."""
     orders = [_order(message.payload["order"]) for message in messages if message.payload["order"] is not None]
     news = max((News(**message.payload["news"]) for message in messages), key=lambda item: item.version)
-    return Perform(orders, news, resync=any(message.payload.get("resync") is True for message in messages))
+    return Perform(
+        orders,
+        news,
+        resync=any(message.payload.get("resync") is True for message in messages),
+        again=any(message.again for message in messages),
+    )
 
 
 def _order(payload: dict[str, object]) -> Order:

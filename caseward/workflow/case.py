@@ -134,8 +134,9 @@ class CaseWorkflow:
                 self._fence, self._next = order.fence, order
             if order.takes_over:
                 # What was over when it was accepted may have been delivered once more, long after: this run would
-                # believe its news for ever. Only an opening is sure to be the first thing ever told.
-                self._told = not (new_run and order.finished and order.fence > 1)
+                # believe its news for ever. Only an opening that nobody tried to deliver before is sure to be the first
+                # thing ever told.
+                self._told = not (new_run and order.finished and (order.fence > 1 or told.again))
         if not told.orders:
             self._told = False  # a mere wake: read what there is to do
         if told.resync and not new_run:

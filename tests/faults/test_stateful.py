@@ -201,6 +201,7 @@ async def test_whatever_a_day_brings(company: Company, people, examples: int, se
         try:
             asyncio.run_coroutine_threadsafe(one_day(plan), loop).result()
         except Exception as fault:
+            fault.add_note(repr(plan))
             failed.append(fault)
             raise
 

@@ -168,6 +168,7 @@ class TestDispatch:
         async with desk.database.transaction() as session:
             again = await store.claim(session, limit=10)
         assert [message.id for message in again] == [message.id for message in first]
+        assert ([message.again for message in first], [message.again for message in again]) == ([False], [True])
 
     async def test_a_claim_takes_no_more_than_it_may_and_the_oldest_first(self, desk):
         cases = [await desk.open() for _ in range(5)]
@@ -362,6 +363,11 @@ class TestOneSignal:
         payload = {"order": None, "news": {"version": 3, "status": {}}}
         signal = together([Claimed(1, TO_TEMPORAL, UUID(int=1), None, payload, 1)])
         assert (signal.orders, signal.news) == ([], News(3, {}))
+
+    async def test_says_whether_it_may_have_been_delivered_before(self):
+        payload = {"order": None, "news": {"version": 3, "status": {}}}
+        first, again = (Claimed(n, TO_TEMPORAL, UUID(int=1), None, payload, 1, again=n == 2) for n in (1, 2))
+        assert (together([first]).again, together([first, again]).again) == (False, True)
 
     @pytest.mark.parametrize(
         "payload", [{}, {"order": None}, {"order": {"fence": 1}, "news": {"version": 1, "status": {}}}]

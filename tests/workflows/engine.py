@@ -166,7 +166,7 @@ class Engine:
 
     # the dispatcher's side
 
-    async def send(self, *orders: Order, news: News | None = None) -> WorkflowHandle[Any, Any]:
+    async def send(self, *orders: Order, news: News | None = None, again: bool = False) -> WorkflowHandle[Any, Any]:
         """Signal with start, as the dispatcher does."""
         return await self._engines.client.start_workflow(
             PROCESS,
@@ -174,7 +174,7 @@ class Engine:
             id=workflow_id(PROCESS, self.case_id),
             task_queue=self._engines.task_queue,
             start_signal=messages.PERFORM,
-            start_signal_args=[Perform(list(orders), news or self.news_at(self.version))],
+            start_signal_args=[Perform(list(orders), news or self.news_at(self.version), again=again)],
         )
 
     async def run_id(self) -> str:

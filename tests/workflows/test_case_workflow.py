@@ -585,6 +585,14 @@ class TestTheEnd:
         assert (await update)["accepted"]
         await asyncio.wait_for(handle.result(), WITHIN)
 
+    async def test_an_opening_that_is_delivered_once_more_finds_the_case_closed(self, engine: Engine):
+        """The dispatcher died before it wrote down that it had delivered it; meanwhile the draft was withdrawn."""
+        engine.answers("load", LoadAnswer(engine.news_at(99, situation("cancelled"), final=True)))
+        opening = engine.order("open", 1, finished=True, story=False)
+        handle = await engine.send(opening, news=engine.news(situation("draft")), again=True)
+        await asyncio.wait_for(handle.result(), WITHIN)
+        assert engine.asked == ["load"]
+
     async def test_an_old_message_that_starts_a_run_of_its_own_finds_the_case_closed(self, engine: Engine):
         """Delivered, but not marked: the dispatcher died. By now the case is closed, and so is its workflow."""
         engine.answers("load", LoadAnswer(engine.news_at(99, situation("cancelled"), final=True)))

@@ -35,6 +35,7 @@ from caseward.messages import (
     workflow_id,
 )
 from caseward.situation import UNDO_SUFFIX, Situation
+from caseward.workflow.telling import address
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_policy import NOW, SITUATIONS, situation
 
@@ -66,6 +67,8 @@ class Engine:
         self.version = 1
         self.latest = self.news_at(0)
         """What Postgres would say now."""
+        self.model: Callable[[str, Any], Answer] | None = None
+        """What Postgres would answer where nothing is scripted; None leaves it to the defaults."""
         self._answers: dict[str, deque[Answer]] = defaultdict(deque)
         self._gates: list[asyncio.Event] = []
         self._heard = asyncio.Condition()
@@ -75,6 +78,23 @@ class Engine:
     def answers(self, address: str, *answers: Answer) -> None:
         """The next answers of an activity: values, or functions of the call that make one (and may wait)."""
         self._answers[address].extend(answers)
+
+    async def until_blocked(self, address: str) -> None:
+        """Wait until the workflow knows that a step is blocked, which it was told to be with `blocks`.
+
+        The time-skipping server refuses a task that cancels an activity which ended while the task ran
+        (ACTIVITY_UNKNOWN), and gives it again only after ten seconds: no takeover may come before the answer is heard.
+        """
+        await self.until_asked(address)
+        await self.until_heard()
+
+    def blocks(self, address: str) -> None:
+        """The next answer of the activity is that it is blocked, with the newest news of all."""
+
+        async def blocked(_call: Any) -> Answer:
+            return self.answer("blocked")
+
+        self.answers(address, blocked)
 
     def gate(self, address: str, then: Answer = None) -> asyncio.Event:
         """Hold the activity until the event is set."""
@@ -101,6 +121,8 @@ class Engine:
             self.asked.append(address)
             self._heard.notify_all()
         answer = self._answers[address].popleft() if self._answers[address] else None
+        if answer is None and self.model is not None:
+            answer = self.model(address, call)
         if callable(answer):
             answer = await answer(call)
         if isinstance(answer, Exception):
@@ -118,6 +140,12 @@ class Engine:
                     await self._heard.wait_for(lambda: self.asked.count(address) >= times)
         except TimeoutError:
             raise AssertionError(f"not {times} times {address}, only {self.asked}") from None
+
+    async def until_heard(self) -> None:
+        """Wait until the workflow has taken in the newest news, and the answer that carried them."""
+        async with asyncio.timeout(WITHIN):
+            while (await self.handle.query("status")).get("version", 0) < self.latest.version:
+                await asyncio.sleep(0)
 
     # what it says
 
@@ -193,6 +221,7 @@ class Engine:
 
     async def end(self) -> None:
         """Let the workflow close by itself: one terminated in the middle of a task keeps the clock from moving."""
+        self.model = None
         for answers in self._answers.values():
             answers.clear()
         for gate in self._gates:
@@ -223,15 +252,17 @@ class Engines:
         return engine
 
     def activities(self) -> list[Callable[..., Awaitable[Any]]]:
-        steps = [self._step(step.name) for step in VENDOR_ONBOARDING.steps.values()]
-        steps += [self._step(step.name + UNDO_SUFFIX) for step in VENDOR_ONBOARDING.steps.values() if step.compensable]
+        steps = [self.step_activity(step.name) for step in VENDOR_ONBOARDING.steps.values()]
+        steps += [
+            self.step_activity(step.name + UNDO_SUFFIX) for step in VENDOR_ONBOARDING.steps.values() if step.compensable
+        ]
         return [*steps, *self._engine_activities()]
 
-    def _step(self, address: str) -> Callable[..., Awaitable[Any]]:
-        @activity.defn(name=activity_name(PROCESS, address))
+    def step_activity(self, name: str) -> Callable[..., Awaitable[Any]]:
+        @activity.defn(name=activity_name(PROCESS, name))
         async def run_step(call: StepCall) -> StepAnswer:
             engine = self._by_case[call.case_id]
-            where = f"{address}?" if call.settle_only else address
+            where = f"{name}?" if call.settle_only else name
             return await engine.respond(where, call, lambda: engine.done(call.step))
 
         return run_step
@@ -262,7 +293,12 @@ class Engines:
             engine = self._by_case[call.case_id]
             return await engine.respond("admit", call, lambda: AdmitAnswer(accepted=True, operation_id="operation-9"))
 
-        return [load, finish, pass_deadline, block, admit]
+        @activity.defn(name=messages.STEP_MISSING)
+        async def step_missing(call: StepCall) -> StepAnswer:
+            engine = self._by_case[call.case_id]
+            return await engine.respond(f"missing {address(call)}", call, lambda: engine.answer("blocked"))
+
+        return [load, finish, pass_deadline, block, admit, step_missing]
 
 
 def our_fault() -> ApplicationError:

@@ -20,7 +20,7 @@ async def following(person: Person, case: dict, **headers: str) -> AsyncIterator
     """The events of a case, as a browser would read them."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(60),
         person.http.stream("GET", f"/v1/cases/{case['case_id']}/stream", headers=named) as answer,
     ):
         assert answer.status_code == 200, await answer.aread()

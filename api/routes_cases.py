@@ -86,7 +86,7 @@ class PlanRequest(Strict):
     "/cases/{case_id}/plan",
     operation_id="plan_replay",
     tags=["Overrides"],
-    responses=problems(401, 404, 409, 422, 503),
+    responses=problems(400, 401, 404, 409, 413, 422, 503),
 )
 async def plan(
     session: Session,

@@ -164,7 +164,12 @@ async def _let_begin(session: AsyncSession, run: BulkRun, number: int) -> list[s
     now = func.clock_timestamp()
     begun = await session.scalars(
         update(BulkItem)
-        .where(BulkItem.bulk_id == run.id, BulkItem.number.in_(following.scalar_subquery()))
+        # Said again here: of two turns at once the later one looks at the rows afresh, and not at what it chose from.
+        .where(
+            BulkItem.bulk_id == run.id,
+            BulkItem.state == "frozen",
+            BulkItem.number.in_(following.scalar_subquery()),
+        )
         .values(state="begun", begun_at=now, changed_at=now)
         .returning(BulkItem.partner)
         .execution_options(synchronize_session=False)

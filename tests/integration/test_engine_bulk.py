@@ -16,10 +16,11 @@ from caseward.cases.blocked import blocked_groups
 from caseward.cases.bulk import BulkOrder, Group, continue_bulk, order_bulk, stop_bulk
 from caseward.cases.bulk_drive import drive
 from caseward.cases.bulk_queries import get_bulk, list_bulk, list_items
-from caseward.db.tables import BulkItem
+from caseward.cases.confirming import confirm_proposal
+from caseward.db.tables import BulkItem, BulkRun
 from caseward.documents import BulkDocument, BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid
-from caseward.process import Catalogue
+from caseward.process import Catalogue, Confirmation
 from caseward.situation import Actor
 from tests.integration.engine import (
     AT_ONCE,
@@ -383,6 +384,47 @@ class TestRun:
         recovery.desk.partner.next(rejected(), rejected())
         await recovery.over(first)
         assert await recovery.over(await recovery.order()) == {"repaired": 4}
+
+    async def test_two_turns_at_once_begin_no_case_twice(self, recovery: Recovery):
+        """Even if no lock kept the second one waiting: it sees that they have begun."""
+        await recovery.block(2)
+        bulk_id = await recovery.order()
+        async with recovery.database.transaction() as first, recovery.database.transaction() as second:
+            run = await first.get_one(BulkRun, bulk_id)
+            pid = await second.scalar(text("SELECT pg_backend_pid()"))
+            assert len(await bulk_drive._let_begin(first, run, 2)) == 2
+            later = asyncio.create_task(bulk_drive._let_begin(second, run, 2))
+            async with recovery.database.transaction() as third:
+                waits = text("SELECT cardinality(pg_blocking_pids(:pid)) > 0")
+                async with asyncio.timeout(10):
+                    while not await third.scalar(waits, {"pid": pid}):
+                        await asyncio.sleep(0.01)
+            await first.commit()
+            assert await later == []
+
+    async def test_of_what_needs_confirmation_only_proposes(self, database):
+        """A bulk run is no way around the second person."""
+        second = Confirmation(by=1, roles=frozenset({"senior_operator"}))
+        recovery = Recovery(database, step("book", retry=AT_ONCE, skip_confirmation=second))
+        cases = await recovery.block(3)
+        bulk_id = await recovery.order(override="skip")
+        assert await recovery.over(bulk_id) == {"proposed": 3}
+        assert (await recovery.run(bulk_id)).state == "completed"
+        for case, item in zip(cases, await recovery.items(bulk_id), strict=True):
+            operation = await case.operation(item.operation_id)
+            assert (operation.state, operation.confirmations, operation.actor_via) == ("proposed", 1, "bulk")
+            effect = await case.effect("book")
+            assert (effect.state, effect.decision) == ("blocked", None)
+            assert (await case.row()).proposals == 1
+            assert "operation.accepted" not in [e.type for e in await case.entries() if e.operation_id == operation.id]
+        susi = person("senior_operator", name="susi-senior")
+        async with database.transaction() as session:
+            proposal = (await recovery.items(bulk_id))[0].operation_id
+            await confirm_proposal(
+                session, recovery.desk.catalogue, operation_id=proposal, reason=None, envelope=envelope(susi)
+            )
+        decided = [(await case.effect("book")).decision for case in cases]
+        assert decided == ["skipped", None, None]
 
 
 class TestOutcome:

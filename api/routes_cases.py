@@ -133,9 +133,15 @@ async def get_operation(session: Session, wiring: Wired, actor: CurrentActor, op
 
 
 @router.get("/outbox", operation_id="list_outbox", tags=["Outbox"], responses=problems(401, 403, 422, 503))
-async def list_outbox(session: Session, _: OutboxReader, *, parked: Annotated[bool, Query()] = True) -> MessageList:
+async def list_outbox(
+    session: Session,
+    _: OutboxReader,
+    *,
+    parked: Annotated[bool, Query()] = True,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="From the `next` of the page before")] = 0,
+) -> MessageList:
     """Messages that could not be delivered; with `parked=false` those that still wait to be."""
-    return await queries.parked_messages(session, parked=parked)
+    return await queries.parked_messages(session, parked=parked, after=after)
 
 
 @router.post(

@@ -16,7 +16,7 @@ from api.errors import LastEventIdMalformed
 from api.responses import READING, problems
 from api.routes_cases import MAX_NUMBER, After
 from api.tokens import Identity
-from caseward.cases.queries import MAX_PAGE, Standing, get_standing, get_timeline
+from caseward.cases.queries import MAX_PAGE, Standing, get_standing, get_timeline, snapshot
 from caseward.documents import EntryDocument
 
 router = APIRouter(prefix="/v1", tags=["Cases"])
@@ -96,6 +96,7 @@ class Following:
     async def look(self) -> tuple[list[EntryDocument], Standing]:
         """What is new. Raises CaseNotFound."""
         async with self._wiring.database.transaction() as session:
+            await snapshot(session)  # or news of a version would come before the entries that made it
             timeline = await get_timeline(
                 session,
                 self._wiring.catalogue,

@@ -413,9 +413,10 @@ class MessageDocument(Document):
 
 
 class MessageList(Document):
-    """Outbox messages, oldest first."""
+    """Outbox messages, oldest first; `next` is the address of the following page."""
 
     messages: list[MessageDocument]
+    next: str | None = None
 
 
 class BulkGroup(Document):

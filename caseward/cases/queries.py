@@ -376,11 +376,16 @@ def _entry(row: Entry) -> EntryDocument:
     )
 
 
-async def parked_messages(session: AsyncSession, *, parked: bool, limit: int = MAX_PAGE) -> MessageList:
-    """Outbox messages that were parked, or that still wait to be dispatched."""
+async def parked_messages(session: AsyncSession, *, parked: bool, after: int = 0, limit: int = MAX_PAGE) -> MessageList:
+    """A page of the outbox messages behind number `after` that were parked, or that still wait to be dispatched."""
     wanted = Message.parked if parked else and_(Message.dispatched_at.is_(None), ~Message.parked)
-    rows = await session.scalars(select(Message).where(wanted).order_by(Message.id).limit(limit))
-    return MessageList(messages=[message_document(row) for row in rows])
+    query = select(Message).where(wanted, Message.id > after).order_by(Message.id)
+    rows = list(await session.scalars(query.limit(limit + 1)))
+    following = None
+    if len(rows) > limit:
+        rows = rows[:limit]
+        following = f"/v1/outbox?parked={str(parked).lower()}&after={rows[-1].id}"
+    return MessageList(messages=[message_document(row) for row in rows], next=following)
 
 
 def message_document(row: Message) -> MessageDocument:

@@ -344,7 +344,7 @@ class Desk:
         return Handle(self, accepted.case_id)
 
 
-def envelope(actor: Actor, key: str | None = None, if_match: Iterable[int] | None = None) -> Envelope:
+def envelope(actor: Actor, key: str | None = None, if_match: Iterable[int | str] | None = None) -> Envelope:
     return Envelope(
         actor=actor,
         idempotency_key=key or str(uuid4()),

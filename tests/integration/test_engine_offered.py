@@ -16,15 +16,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import request_override, request_transition, whole_situation
 from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.cases.effects import LeaseHeld
 from caseward.cases.locked import lock_case, story_of
+from caseward.cases.pauses import keys_of
+from caseward.cases.pausing import list_pauses, request_pause, request_resume
 from caseward.cases.replay import plan_replay
+from caseward.cases.resuming import Resuming
 from caseward.cases.timeline import first_break
+from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
 from caseward.documents import ActionDocument, CaseDocument, ProposalDocument
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, InputInvalid
@@ -108,6 +112,7 @@ class Day:
     def __init__(self, desk: Desk, data: st.DataObject) -> None:
         self.desk, self.data = desk, data
         self.begun: list[Begun] = []
+        self.resuming = Resuming(desk.database, desk.catalogue)
         roles = [role.name for role in desk.process.roles]
         self.people = [person(*roles, name=f"anybody-{n}") for n in range(3)]
 
@@ -119,7 +124,8 @@ class Day:
             with contextlib.suppress(CommandRefused, LeaseHeld):
                 await event(self)
             before, fingerprint = fingerprint, await self.fingerprint()
-            if event is Day.time_passes:  # by moving instants, which no command does
+            # Moved instants, which no command does; and the pauses of others, which count in the ETag instead.
+            if event in {Day.time_passes, *OTHERS_PAUSES}:
                 continue
             assert fingerprint[0] > before[0] or fingerprint == before, "a change without a new version"
         return self.case
@@ -150,6 +156,9 @@ class Day:
     def check_projection(self, now: Situation, current: Condition, row: Case) -> None:
         """The list of cases shows what the case shows, and unfinished work always has somebody who decides (G5)."""
         shown = (row.condition, row.condition_since, row.recovery_owner, row.waiting_on)
+        # The process's pause is told when the list is read: it is not written to every case.
+        own = tuple(pause for pause in now.pauses if not pause.key.startswith("process:"))
+        current = current if current.name != "paused" else condition(dataclasses.replace(now, pauses=own))
         assert shown == (current.name, current.since, current.recovery_owner, current.waiting_on)
         assert now.operation is None or current.recovery_owner
         assert all(effect.recovery_owner and effect.since for effect in now.effects)
@@ -170,6 +179,7 @@ class Day:
     async def somebody_helps(self) -> None:
         document = await self.case.document(SENIOR)
         offered = [action for action in document.actions if action.kind == "override" and action.allowed]
+        offered = [action for action in offered if action.name != "replay"]  # takes over, and takes a plan
         helpful = [action for action in offered if action.step] or offered
         if helpful:
             action = self.data.draw(st.sampled_from(helpful))
@@ -191,6 +201,46 @@ class Day:
             confirming = proposal.confirm.allowed and self.data.draw(st.integers(0, 4))
             async with self.desk.database.transaction() as session:
                 await answer(session, self.case, actor, proposal, confirming=bool(confirming))
+
+    async def somebody_pauses_the_case(self) -> None:
+        deadlines = self.data.draw(st.sampled_from(("running", "frozen")))
+        await self.case.override("pause", SENIOR, deadlines=deadlines)
+
+    async def somebody_resumes_the_case(self) -> None:
+        await self.case.override("resume", SENIOR)
+
+    async def somebody_pauses_others(self) -> None:
+        """The process, or one of the partners."""
+        key = self.data.draw(st.sampled_from(keys_of(self.desk.catalogue)))
+        scope, _, name = key.partition(":")
+        given = {"process": None, "partner": None} | {scope: name}
+        deadlines = self.data.draw(st.sampled_from(("running", "frozen")))
+        async with self.desk.database.transaction() as session:
+            await request_pause(
+                *(session, self.desk.catalogue),
+                process=given["process"],
+                partner=given["partner"],
+                reason="They are moving house",
+                deadlines=deadlines,
+                envelope=envelope(SENIOR),
+            )
+
+    async def somebody_resumes_others(self) -> None:
+        async with self.desk.database.transaction() as session:
+            listed = await list_pauses(session, self.desk.catalogue)
+        standing = [pause for pause in listed.pauses if pause.state in {"paused", "probing"}]
+        if standing:
+            pause = self.data.draw(st.sampled_from(standing))
+            async with self.desk.database.transaction() as session:
+                await request_resume(
+                    *(session, self.desk.catalogue),
+                    pause_id=pause.pause_id,
+                    reason="They are back",
+                    envelope=envelope(SENIOR),
+                )
+
+    async def resuming_goes_on(self) -> None:
+        await self.resuming()
 
     async def proposals_expire(self) -> None:
         await expire_due(self.desk.database, self.desk.catalogue)
@@ -280,7 +330,14 @@ EVENTS = (
     Day.somebody_answers_a_proposal,
     Day.somebody_answers_a_proposal,
     Day.proposals_expire,
+    Day.somebody_pauses_the_case,
+    Day.somebody_resumes_the_case,
+    Day.somebody_pauses_others,
+    Day.somebody_resumes_others,
+    Day.resuming_goes_on,
+    Day.resuming_goes_on,
 )
+OTHERS_PAUSES = {Day.somebody_pauses_others, Day.somebody_resumes_others, Day.resuming_goes_on}
 
 
 def ROLES(process: Process) -> tuple[str, ...]:  # noqa: N802 - reads as the table it is
@@ -338,7 +395,7 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
                 transition=action.name,
                 input=declared.input.model_validate(example(declared.input)),
                 reason=None,
-                envelope=envelope(actor, if_match=[document.version]),
+                envelope=envelope(actor, if_match=[document.etag]),
             )
         else:
             model = OVERRIDES[action.name].input
@@ -351,7 +408,7 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
                 case_id=case.id,
                 override=action.name,
                 input=model.model_validate(given),
-                envelope=envelope(actor, if_match=[document.version]),
+                envelope=envelope(actor, if_match=[document.etag]),
             )
         assert accepted.proposed == (action.confirmations > 0), f"{action.name}: confirmations are told as they are"
         await transaction.rollback()
@@ -364,9 +421,9 @@ async def answer(
     proposal: ProposalDocument,
     *,
     confirming: bool,
-    version: int | None = None,
+    etag: str | None = None,
 ) -> None:
-    sealed = envelope(actor, if_match=None if version is None else [version])
+    sealed = envelope(actor, if_match=None if etag is None else [etag])
     called = confirm_proposal if confirming else decline_proposal
     operation_id, catalogue = proposal.operation_id, case.desk.catalogue
     await called(session, catalogue, operation_id=operation_id, reason="Looked at it", envelope=sealed)
@@ -379,8 +436,7 @@ async def check_answers(case: Handle, actor: Actor, document: CaseDocument) -> N
         what = f"{'confirming' if confirming else 'declining'} {proposal.title} by {sorted(actor.roles)}"
         async with case.desk.database.sessions() as session, session.begin() as transaction:
             try:
-                version = document.version
-                await answer(session, case, actor, proposal, confirming=confirming, version=version)
+                await answer(session, case, actor, proposal, confirming=confirming, etag=document.etag)
             except ActionNotAllowed as refused:
                 said = [(reason.code, reason.message) for reason in shown.reasons]
                 assert not shown.allowed, f"offered and refused: {what}: {refused}"  # noqa: PT017 - either may happen
@@ -411,9 +467,17 @@ async def check_offers(case: Handle, actor: Actor) -> int:
     return len(document.actions)
 
 
+async def nothing_is_paused(database: Database) -> None:
+    """What the day before paused is forgotten, and so is what waited for it."""
+    async with database.transaction() as session:
+        await session.execute(text("TRUNCATE pauses, pause_changes"))
+        await session.execute(text("UPDATE effects SET paused_by = 'a pause that is gone' WHERE state = 'paused'"))
+
+
 @given(data=st.data())
 @settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), database=None)
 async def test_whatever_is_offered_is_accepted_and_nothing_else(database, data):
+    await nothing_is_paused(database)  # partners are shared by all days
     process = PROCESSES[data.draw(st.sampled_from(sorted(PROCESSES)))]
     desk = Desk(database, process, subject=lambda: VENDOR) if process is VENDOR_ONBOARDING else Desk(database, process)
     day = Day(desk, data)

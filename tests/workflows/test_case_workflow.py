@@ -392,6 +392,7 @@ class TestSignals:
         engine.answers("load", LoadAnswer(engine.news(situation("active")), None, fence=2))
         await engine.send(engine.order("approve", 1_000_000))
         await engine.until_asked("load")
+        await engine.until_heard()
         await engine.send(engine.order("suspend", 3))
         await engine.until_asked("finish")
         assert engine.asked == ["create_in_erp", "load", "block_in_erp", "suspend_payee", "finish"]

@@ -45,7 +45,8 @@ async def real_engines() -> AsyncIterator[Engines]:
     """On the server as it is in production, without skipped time.
 
     The time-skipping one refuses a workflow task that cancels an activity which ended while the task ran
-    (ACTIVITY_UNKNOWN), and waits for it in vain; what comes in any order needs one that takes it.
+    (ACTIVITY_UNKNOWN), and waits for it in vain; and it refuses a signal that meets the end of a run (NOT_FOUND). What
+    comes in any order or quickly needs one that takes it.
     """
     environment = await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(SCRIPTS / "temporal"),

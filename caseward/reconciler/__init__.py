@@ -308,9 +308,9 @@ class Reconciler:
             version = await repair.wake(
                 session, self._catalogue, case.case_id, finding, version=None if at_any_version else case.version
             )
-        await failpoint("reconciler.woken")
         if version is None:
             return  # it goes on by itself
+        await failpoint("reconciler.woken", case.case_id)
         rest = self._rests.get(case.case_id)
         times = rest.times + 1 if rest is not None and rest.version == case.version else 0
         pause = min(self.pace.patience.total_seconds() * 2**times, LONGEST_REST.total_seconds())

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from caseward.messages import workflow_id
 from tests.faults.company import PATIENCE, Company, Json, acting
@@ -26,6 +28,8 @@ class Scenario:
     ends: str
     by_api: bool = True
     """The command under fire is one request to the API."""
+    astray: bool = False
+    """Its workflow is lost, so that the reconciler must wake it; others it may wake by chance, where all is slow."""
 
 
 # --- what comes before ------------------------------------------------------------------------------------------------
@@ -66,6 +70,52 @@ def blocked_at(partner: str, call: str, mode: str) -> Arrange:
         return await blocked(company, case)
 
     return arrange
+
+
+async def screening_proposed_as_done(company: Company) -> Json:
+    """The screening refused, an operator says that it was done by hand, and somebody else has to confirm that."""
+    case = await company.draft()
+    match = case["business_key"]
+    await company.fault(partner="screening", call="screen", mode="reject", times=1, match=match)
+    await company.insist(lambda key: company.requester.take(case, "submit", key=key))
+    # Screened last or first: what is proposed must be about the case as it stands then.
+    await company.operator.until(
+        case["case_id"],
+        lambda now: sorted(step_states(now).values()) == ["blocked", "succeeded", "succeeded"],
+        within=PATIENCE,
+    )
+    by_hand = {"reference": "SCR-BY-HAND", "hits": 0}
+    proposed = await override("mark_done", step="screen_sanctions", result=by_hand)(company, case)
+    return {**case, "proposal": proposed["operation_id"]}
+
+
+async def held_up_before_the_bank(company: Company) -> Json:
+    """Approved; an operator paused the case while the ERP was at it, so that the bank hears nothing."""
+    case = await in_review(company)
+    match = case["business_key"]
+    await company.fault(partner="erp", call="create_vendor", mode="slow", times=1, seconds=1.5, match=match)
+    await company.approve(case)
+    await company.operator.until(case["case_id"], acting("create_in_erp"), within=PATIENCE)
+    await override("pause")(company, case)
+    return await company.operator.until(
+        case["case_id"], lambda now: step_states(now).get("open_payee") == "paused", within=PATIENCE
+    )
+
+
+async def about_to_try_again(company: Company) -> Json:
+    """Approved, and the bank answered with a fault of its own: nothing is under way, a timer is what comes next."""
+    case = await in_review(company)
+    match = case["business_key"]
+    await company.fault(partner="bank", call="open_payee", mode="error", times=2, match=match)
+    await company.approve(case)
+    return await company.operator.until(
+        case["case_id"], lambda now: step_states(now).get("open_payee") == "retrying", within=PATIENCE
+    )
+
+
+def step_states(now: Json) -> dict[str, str]:
+    """The steps of the operation in flight."""
+    return {step["name"]: step["state"] for step in (now["operation"] or {"steps": []})["steps"]}
 
 
 async def bank_does_it_later(company: Company) -> Json:
@@ -144,6 +194,30 @@ async def retry_by_signal(company: Company, case: Json) -> Json:
     return case
 
 
+async def confirm(company: Company, case: Json) -> Json:
+    """By the lead, without whom the operator's word is nothing; answers the operation that was proposed."""
+    href = f"/v1/operations/{case['proposal']}/confirm"
+    return await company.insist(lambda key: company.lead.post(href, {"reason": "I have seen the report"}, key=key))
+
+
+async def lose_the_workflow(company: Company, case: Json) -> Json:
+    """Somebody terminates it in Temporal; the reconciler finds out that nobody works for the case."""
+    temporal = await TemporalClient.connect(company.stack.temporal_address, namespace="caseward")
+    handle = temporal.get_workflow_handle(workflow_id(case["process"], case["case_id"]))
+    await company.insist(lambda _key: terminated(handle))
+    return case
+
+
+async def terminated(handle: WorkflowHandle[object, object]) -> Json:
+    """Terminate it, unless an earlier try did."""
+    try:
+        await handle.terminate("by mistake")
+    except RPCError as fault:
+        if fault.status is not RPCStatusCode.NOT_FOUND:
+            raise
+    return {}
+
+
 async def retry_in_bulk(company: Company, case: Json) -> Json:
     """The same override, over a list of one."""
     order = {"override": "retry", "reason": "The bank mended it", "case_ids": [case["case_id"]], "canary": 1}
@@ -180,5 +254,9 @@ SCENARIOS = (
     Scenario("replay of what is done", active, replay_from_the_bank, "active"),
     Scenario("force_cancel", blocked_at("mail", "send", "reject"), override("force_cancel"), "cancelled"),
     Scenario("superseding: cancel over a running step", opening_the_payee, take("requester", "cancel"), "cancelled"),
+    Scenario("confirm: by hand, said two", screening_proposed_as_done, confirm, "in_review"),
+    Scenario("pause: at rest", in_review, override("pause"), "in_review"),
+    Scenario("resume: held up before a step", held_up_before_the_bank, override("resume"), "active"),
+    Scenario("workflow terminated", about_to_try_again, lose_the_workflow, "active", by_api=False, astray=True),
     Scenario("compensation, retried", compensation_blocked, override("retry"), "in_review"),
 )

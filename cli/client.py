@@ -78,7 +78,7 @@ class Client:
 
     async def get(self, href: str, **parameters: Any) -> Json:
         """Read a document. Raises Refused."""
-        return read(await self._http.get(href, params=parameters))
+        return read(await self._http.get(href, params=parameters or None))  # an empty mapping would drop the href's own
 
     async def download(self, href: str) -> AsyncIterator[bytes]:
         """A document in parts, as it comes. Raises Refused, and httpx2.TransportError where it breaks off."""

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
+from caseward.cases.queries import MAX_PAGE
 from caseward.cases.timeline import new_entry
 from caseward.db.tables import Case, Entry
 from caseward.evidence import GENESIS, examine, linked, read_evidence
@@ -135,6 +136,14 @@ class TestVerify:
         assert code == 1
         assert f"{cases[1]['case_id']}: entry 2 was edited" in said
         assert cases[0]["case_id"] not in said
+
+    async def test_all_walks_over_every_page_of_cases(self, office: Office, caseward):
+        cases = [await office.draft() for _ in range(MAX_PAGE + 1)]
+        await tamper(office, cases[0], "UPDATE timeline_entries SET reason = 'x' WHERE case_id = :id AND number = 1")
+        code, said = await caseward("verify", "--all")
+        assert code == 1
+        assert f"{cases[0]['case_id']}: entry 1 was edited" in said
+        assert int(said.splitlines()[-1].split()[0]) >= MAX_PAGE
 
     async def test_asks_for_something_to_do(self, caseward):
         assert (await caseward("verify"))[0] == 2

@@ -2,10 +2,12 @@
 
 import asyncio
 import gc
+import importlib.util
+import inspect
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,10 +18,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
-from activities.vendor_onboarding import VendorOnboardingSteps
 from api.logs import set_up_logs
 from caseward import failpoints
-from caseward.activity import EffectRunner, engine_activities, step_activities
+from caseward.activity import EffectRunner, engine_activities, has_activities, step_activities
 from caseward.cases import resuming
 from caseward.cases.bulk_drive import drive
 from caseward.cases.commands import note_parked
@@ -41,10 +42,6 @@ from caseward.workflow.stories import story_faults
 from partners import Partners
 from processes import CATALOGUE
 from settings import Settings
-from workflows.vendor_onboarding import VendorOnboarding
-
-WORKFLOWS: tuple[type[CaseWorkflow], ...] = (VendorOnboarding,)
-STEPS: Mapping[str, Any] = {"vendor_onboarding": VendorOnboardingSteps}
 
 CACHED_CASES = 2000  # at 50 KB each; fewer than the active ones halves the throughput
 STICKY_FOR = timedelta(seconds=3)  # how long a case waits for the worker that knew it, when that one died
@@ -52,19 +49,48 @@ GRACE = timedelta(seconds=8)  # for activities under way at shutdown; every gate
 READY = "worker ready"  # the line that whoever starts a worker waits for
 
 
+def find_workflows(catalogue: Catalogue) -> list[type[CaseWorkflow]]:
+    """The class of stories in `workflows/{process}.py`, for every process.
+
+    Raises DeclarationInvalid where one, or a story in it, is missing.
+    """
+    workflows = [
+        _the_class_of("workflows", name, lambda found, process=process: getattr(found, "process", None) is process)
+        for name, process in catalogue.items()
+    ]
+    faults = list(story_faults(catalogue, workflows))
+    if faults:
+        raise DeclarationInvalid(faults)
+    return workflows
+
+
+def _the_class_of(package: str, process: str, belongs: Callable[[type[Any]], bool]) -> type[Any]:
+    """The one class for a process in the module that has its name."""
+    path = f"{package}/{process}.py"
+    name = f"{package}.{process}"
+    if importlib.util.find_spec(name) is None:
+        raise DeclarationInvalid([f"{process}: {path} is missing"])
+    module = importlib.import_module(name)
+    found = [it for it in vars(module).values() if inspect.isclass(it) and it.__module__ == name and belongs(it)]
+    if len(found) != 1:
+        named = ", ".join(it.__name__ for it in found) or "none"
+        raise DeclarationInvalid([f"{process}: {path} must have exactly one class for the process, here: {named}"])
+    return found[0]
+
+
 def build_activities(
     database: Database, catalogue: Catalogue, partners: Partners, settings: Settings, effects: EffectRunner
 ) -> list[Any]:
-    """Every activity that the workflows call by name. Raises DeclarationInvalid where one is missing."""
-    found = list(story_faults(catalogue, WORKFLOWS))
-    found += [f"{name}: no activities are registered" for name in catalogue if name not in STEPS]
-    if found:
-        raise DeclarationInvalid(found)
+    """Every activity that the workflows call by name: the engine's, and those in `activities/{process}.py`.
+
+    Raises DeclarationInvalid where one is missing.
+    """
     activities: list[Any] = engine_activities(
         database, catalogue, signal_overrides=frozenset(settings.temporal_overrides)
     )
     for name, process in catalogue.items():
-        activities += step_activities(process, STEPS[name](partners), effects)
+        steps = _the_class_of("activities", name, has_activities)
+        activities += step_activities(process, steps(partners), effects)
     return activities
 
 
@@ -120,6 +146,7 @@ async def serve(settings: Settings) -> None:
     database = Database.connect(settings.database_url, pre_ping=False)
     partners = Partners.connect(settings.sandbox_url)
     effects = EffectRunner(database, CATALOGUE)
+    workflows = find_workflows(CATALOGUE)
     activities = build_activities(database, CATALOGUE, partners, settings, effects)
     client = await connect(settings)
     reconciler = build_reconciler(database, client, CATALOGUE, settings)
@@ -134,7 +161,7 @@ async def serve(settings: Settings) -> None:
     worker = Worker(
         client,
         task_queue=TASK_QUEUE,
-        workflows=WORKFLOWS,
+        workflows=workflows,
         activities=activities,
         workflow_runner=runner(),
         max_cached_workflows=CACHED_CASES,

@@ -433,6 +433,11 @@ def _gateway(method: Callable[..., Awaitable[Any]]) -> tuple[Gateway, Offer]:
     return gateway, offer
 
 
+def has_activities(steps: type[Any]) -> bool:
+    """Some of its methods are declared with `effect` or `undo`."""
+    return any(hasattr(method, _DECLARED) for method in vars(steps).values())
+
+
 def step_activities(
     process: Process, steps: object, runner: EffectRunner
 ) -> list[Callable[[StepCall], Awaitable[StepAnswer]]]:

@@ -3,10 +3,7 @@
 from datetime import timedelta
 from typing import Annotated
 
-import pycountry
-from pydantic import AfterValidator, ConfigDict, EmailStr, Field
-from schwifty import IBAN
-from schwifty.exceptions import SchwiftyException
+from pydantic import ConfigDict, EmailStr, Field
 
 from caseward.process import (
     NONE_NEEDED,
@@ -22,28 +19,9 @@ from caseward.process import (
     Strict,
     Transition,
 )
+from processes.fields import Country, Iban, Line, Sha256
 
 REQUESTER, REVIEWER, LEAD = "vendor_requester", "vendor_reviewer", "vendor_lead"
-
-
-def _country(code: str) -> str:
-    if pycountry.countries.get(alpha_2=code) is None:
-        message = f"{code!r} is no country of ISO 3166-1 alpha-2"
-        raise ValueError(message)
-    return code
-
-
-def _iban(text: str) -> str:
-    try:
-        return IBAN(text, validate_bban=False).compact
-    except SchwiftyException as fault:
-        message = f"not an IBAN: {fault}"
-        raise ValueError(message) from fault
-
-
-Country = Annotated[str, Field(pattern="^[A-Z]{2}$", examples=["DE"]), AfterValidator(_country)]
-Iban = Annotated[str, Field(min_length=15, max_length=42, examples=["DE89370400440532013000"]), AfterValidator(_iban)]
-Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class BankAccount(Strict):
@@ -65,7 +43,7 @@ class DocumentReference(Strict):
 
     title: Line
     reference: Line
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Sha256 | None = None
 
 
 class Vendor(Strict):

@@ -11,7 +11,7 @@ from temporalio.worker import Replayer
 from caseward.workflow.sandbox import runner
 from processes import CATALOGUE
 from tests.faults.company import EXAMPLE
-from worker import WORKFLOWS
+from worker import find_workflows
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 PERSONAL = [
@@ -26,7 +26,7 @@ PERSONAL = [
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 class TestHistories:
     async def test_is_followed_by_todays_code(self, path: Path):
-        replayer = Replayer(workflows=WORKFLOWS, workflow_runner=runner())
+        replayer = Replayer(workflows=find_workflows(CATALOGUE), workflow_runner=runner())
         await replayer.replay_workflow(recorded(path))
 
     def test_holds_no_personal_data(self, path: Path):

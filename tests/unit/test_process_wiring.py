@@ -4,12 +4,13 @@ import pytest
 
 from caseward.activity import Call, EffectRunner, NotNeeded, effect, step_activities, undo
 from caseward.errors import DeclarationInvalid
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Nothing, Strict
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Catalogue, Nothing, Strict
 from caseward.workflow.case import CaseWorkflow, stories_of
 from caseward.workflow.stories import story_faults
 from processes import CATALOGUE
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_process_faults import BOOK, LEAVE, Leave, replace, with_step, with_transition
+from worker import find_workflows
 from workflows.vendor_onboarding import VendorOnboarding
 
 
@@ -81,6 +82,11 @@ class Activities:
 def name_of(activity) -> str:
     """Under which name Temporal knows it."""
     return vars(activity)["__temporal_activity_definition"].name
+
+
+def test_a_process_without_its_file_of_stories_is_named():
+    with pytest.raises(DeclarationInvalid, match=r"leave: workflows/leave\.py is missing"):
+        find_workflows(Catalogue([LEAVE]))
 
 
 class TestActivities:

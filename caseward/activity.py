@@ -182,6 +182,9 @@ class EffectRunner:
         self, work: LockedCase, effect: Effect, callback: Callback, body: Callable[..., Awaitable[Any]] | None
     ) -> None:
         """Have the body read the answer as if `send` had brought it. Raises CallbackUnread, LeaseHeld."""
+        if effect.step not in work.process.steps:
+            message = f"This version has no step {effect.step}."
+            raise CallbackUnread(message)
         opened = await effects.reopen(work, effect)
         call = StepCall(
             *(work.process.name, str(work.case.id), str(opened.operation.id), work.case.fence, effect.step),

@@ -441,8 +441,9 @@ class Handle:
             stored = [(row.partner, row.event_id, row.effect_key) for row in rows]
         for partner, event_id, key in stored:
             _, step, *undo = key.split(":")
-            body = self.body(step, "undo" if undo else "do")
-            self.desk.runner.learn(self.desk.process, ":".join((step, *undo)), body)
+            if step in self.desk.process.steps:
+                body = self.body(step, "undo" if undo else "do")
+                self.desk.runner.learn(self.desk.process, ":".join((step, *undo)), body)
             await self.desk.runner.hear(self.id, partner=partner, event_id=event_id)
 
     async def hears(self, *about: Any, **more: Any) -> None:

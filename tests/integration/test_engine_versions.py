@@ -110,6 +110,21 @@ class TestARemovedStep:
         assert (await newer.finish()).state == "finished"
         assert (await newer.row()).state == "draft"
 
+    async def test_what_its_partner_calls_back_is_kept_until_the_code_comes_back(self, database):
+        case = await Desk(database, parcels(BOOK, LABEL)).open()
+        await case.take("ship")
+        assert (await case.run("book_carrier")).state == "settled"
+        case.desk.partner.next(acknowledged())
+        assert (await case.run("print_label")).state == "waiting"
+        newer = under(case, parcels(BOOK))
+        await newer.hears("print_label", answer={"number": "L1"})
+        effect = await newer.effect("print_label")
+        assert (effect.cause, effect.recovery_owner) == ("code_error", "engineering")
+        assert effect.error["message"] == "This version has no step print_label."
+        await case.override("retry", step="print_label")
+        assert (await case.run("print_label")).result == {"number": "L1"}
+        assert await case.work() == "finished"
+
     async def test_the_code_comes_back_and_retry_goes_on(self, database):
         case, newer = await self.shipped(database)
         await newer.override("undo")

@@ -5,9 +5,11 @@ from datetime import timedelta
 import pytest
 
 from caseward.cases import queries
+from caseward.cases.commands import Accepted
+from caseward.cases.confirming import confirm_proposal
 from caseward.documents import ReplayPlan
-from caseward.errors import ActionNotAllowed, InputInvalid
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, State, Transition
+from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Confirmation, State, Transition
 from tests.integration.engine import (
     AT_ONCE,
     CHIEF,
@@ -19,7 +21,9 @@ from tests.integration.engine import (
     Handle,
     LostReply,
     all_at_once,
+    envelope,
     parcels,
+    person,
     rejected,
     silent,
     step,
@@ -393,3 +397,40 @@ async def test_a_mail_that_may_have_gone_out_is_named_before_it_goes_out_again(d
     planned = await plan(case, "mail")
     again = planned.steps[-1]
     assert (again.action, again.unknown, again.stays) == ("run", True, (await case.effect("mail")).key)
+
+
+class TestAReplayThatOthersConfirm:
+    @pytest.fixture
+    async def case(self, database) -> Handle:
+        one_senior = Confirmation(by=1, roles=frozenset({"senior_operator"}))
+        process = parcels(CHECK, BOOK, PAY, name="replayed_by_two", confirmations={"replay": one_senior})
+        return await shipped(Desk(database, process))
+
+    async def confirm(self, case: Handle, proposed: Accepted) -> Accepted:
+        async with case.desk.database.transaction() as session:
+            return await confirm_proposal(
+                session,
+                case.desk.catalogue,
+                operation_id=proposed.operation_id,
+                reason=None,
+                envelope=envelope(person("senior_operator", name="susi-senior")),
+            )
+
+    async def test_does_what_its_plan_said_once_they_have(self, case):
+        old, happened = (await case.effect("pay_postage")).key, len(case.desk.partner.happened)
+        proposed = await replay(case, "pay_postage")
+        assert ((await case.row()).state, (await case.operation(proposed.operation_id)).state) == (
+            "shipped",
+            "proposed",
+        )
+        await self.confirm(case, proposed)
+        assert await case.work() == "finished"
+        assert case.desk.partner.happened[happened:] == [f"{old}:undo", f"{proposed.operation_id}:pay_postage"]
+
+    async def test_does_nothing_when_the_case_moved_meanwhile(self, case):
+        proposed = await replay(case, "pay_postage")
+        await case.take("take_back")
+        before = len(case.desk.partner.happened)
+        with pytest.raises(CommandRefused):
+            await self.confirm(case, proposed)
+        assert len(case.desk.partner.happened) == before

@@ -134,8 +134,9 @@ def marked(points: tuple[str, ...]) -> list:
 async def test_the_api_dies(company: Company, point: str, reachable, report: Report, tmp_path):
     """Nobody got an answer; the same command again finds out, and happened once."""
     scenarios = [scenario for scenario in SCENARIOS if reachable[scenario][point]]
-    for part in (scenarios[::2], scenarios[1::2]):  # who waits before its commit holds one of the API's connections
-        assert part, f"nothing passes {point}"
+    assert scenarios, f"nothing passes {point}"
+    # Who waits before its commit holds one of the API's connections, so all at once are too many.
+    for part in filter(None, (scenarios[::2], scenarios[1::2])):
         trap = Trap(tmp_path, point)
         await company.stack.restart("api", trap.environment)
         column = Column(company, tuple(part))

@@ -65,10 +65,13 @@ async def test_of_a_worker_that_froze_nothing_lands(company: Company, other_work
 
 
 async def picture(company: Company, case: dict, approval: dict) -> tuple:
-    """What was done, and what came of it."""
+    """What was done, and what came of it. A person's word stands; what the thawed one knows of it stands beside."""
     operation = await company.operator.operation(approval["operation_id"])
     effects = [company.ledger(key=step["effect_key"]) for step in operation["steps"]]
-    steps = [(step["name"], step["state"], step["outcome"], step["result"]) for step in operation["steps"]]
+    steps = [
+        (step["name"], step["state"], step["outcome"] if step["state"] != "marked_done" else None, step["result"])
+        for step in operation["steps"]
+    ]
     now = await company.operator.case(case["case_id"])
     return now["state"], now["condition"], operation["state"], steps, [await effect for effect in effects]
 

@@ -43,7 +43,7 @@ format: $(DEV)  ## put the code into shape
 	$(BIN)/ruff check --fix .
 
 faults: $(DEV)  ## the kill matrix: every process at every failpoint
-	$(BIN)/python -m pytest tests/faults --full
+	$(BIN)/python -m pytest tests/faults --full -o faulthandler_timeout=14400
 
 bench: $(DEV)  ## side by side with plain Temporal
 	$(BIN)/python -m bench

@@ -37,6 +37,7 @@ async def other_worker(company: Company) -> AsyncIterator[str]:
     company.stack.add_worker(OTHER)
     yield OTHER
     await company.stack.stop_service(OTHER)
+    del company.stack.children[OTHER]
     first = company.stack.children["worker"]
     if first.running:
         first.send(signal.SIGCONT)

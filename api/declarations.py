@@ -33,6 +33,8 @@ class DeadlineDeclaration(Document):
     """How long a case may stay, and what follows: it escalates to a role, takes a transition, is undone, or blocks."""
 
     after_seconds: float
+    counted_from: str | None
+    """The instant of the subject's from which it counts; None is the entry into the state."""
     escalates_to: str | None
     takes: str | None
     undoes: bool
@@ -74,6 +76,8 @@ class TransitionDeclaration(Document):
     """Whoever took one of these in this case may not take this one."""
     confirmation: ConfirmationDeclaration | None
     steps: list[str]
+    undoes: list[str]
+    """Steps of which it takes back what earlier operations left standing."""
     method: str
     href: str
     input_schema: str
@@ -190,6 +194,7 @@ def _state(process: Process, name: str) -> StateDeclaration:
         then = state.deadline.then
         deadline = DeadlineDeclaration(
             after_seconds=state.deadline.after.total_seconds(),
+            counted_from=state.deadline.counted_from.words if state.deadline.counted_from else None,
             escalates_to=then.role if isinstance(then, Escalate) else None,
             takes=then.transition if isinstance(then, Take) else None,
             undoes=isinstance(then, Unwind),
@@ -219,6 +224,7 @@ def _transition(process: Process, transition: Transition) -> TransitionDeclarati
         four_eyes=sorted(transition.four_eyes),
         confirmation=_confirmation(transition.confirmation),
         steps=[step.name for step in transition.steps],
+        undoes=[step.name for step in transition.undoes],
         method="POST",
         href=href,
         input_schema=f"/v1/schemas/{process.name}.{transition.name}",

@@ -22,7 +22,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from caseward import messages
-from caseward.cases import callbacks, deadlines, effects, operations
+from caseward.cases import callbacks, deadlines, effects, operations, taking_back
 from caseward.cases.admission import admit_override
 from caseward.cases.effects import LeaseHeld, OpenStep, Reservation, Settlement
 from caseward.cases.locked import LockedCase, effect_view, lock_case
@@ -48,6 +48,8 @@ from caseward.messages import (
     News,
     StepAnswer,
     StepCall,
+    TakeBackAnswer,
+    TakeBackCall,
     activity_name,
 )
 from caseward.partner import OFFER, Gateway, Offer, Sending
@@ -545,6 +547,11 @@ def engine_activities(
         await failpoint("operation.finished", call.case_id)
         return answer
 
+    @activity.defn(name=messages.TAKE_BACK)
+    async def take_back(call: TakeBackCall) -> TakeBackAnswer:
+        async with database.transaction() as session:
+            return await taking_back.take_back(session, catalogue, call)
+
     @activity.defn(name=messages.PASS_DEADLINE)
     async def pass_deadline(call: DeadlineCall) -> News:
         async with database.transaction() as session:
@@ -567,4 +574,4 @@ def engine_activities(
         # Another version's worker took this, one that has the step: the next attempt is the workflow's.
         return answer if isinstance(answer, StepAnswer) else StepAnswer("retrying", delay=MISSING_PAUSE.total_seconds())
 
-    return [load, finish, pass_deadline, block, admit, step_missing]
+    return [load, finish, take_back, pass_deadline, block, admit, step_missing]

@@ -738,6 +738,8 @@ def step_documents(
     documents += [_begun(process, effect, attempts) for rest in of_step.values() for effect in rest]
     undoing = {effect.key: effect for effect in effects if effect.direction == "undo"}
     for offset in offsets:
+        if offset.unsettled and offset.step in names:  # what became of it comes first
+            documents.append(_begun(process, offset, attempts))
         compensation = undoing.get(offset.key + UNDO_SUFFIX)
         if compensation is not None:
             documents.append(_begun(process, compensation, attempts))

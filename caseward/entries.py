@@ -24,6 +24,7 @@ SENTENCES: dict[str, str] = {
     "operation.superseded": "{action} was superseded by {by}.",
     "operation.undoing": "{action} is being taken back.",
     "operation.undone": "{action} was taken back.",
+    "operation.takes_back": "{action} takes back what was done before: {titles}.",
     "operation.planned": "{action} is done again from here: {step}.",
     "operation.diverged": "{action} led to {state} this time, so {decisions} does not stand any more.",
     "override.refused": "{override} was refused: {message}",

@@ -9,13 +9,14 @@ from typing import Any, Literal
 SEARCH_ATTRIBUTES = ("CasewardState", "CasewardCondition", "CasewardRecoveryOwner", "CasewardBusinessKey")  # keywords
 TASK_QUEUE = "caseward"  # no setting: a worker that listens elsewhere than the dispatcher sends is silence
 PERFORM, OVERRIDE = "perform", "override"
-LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK, STEP_MISSING = (
+LOAD, FINISH, PASS_DEADLINE, ADMIT, BLOCK, STEP_MISSING, TAKE_BACK = (
     "caseward.load",
     "caseward.finish",
     "caseward.pass_deadline",
     "caseward.admit_override",
     "caseward.block_operation",
     "caseward.step_missing",
+    "caseward.take_back",
 )
 
 
@@ -141,6 +142,27 @@ class FinishAnswer:
     """The operation's end, or what still stands in its way."""
 
     state: Literal["finished", "superseded", "blocked", "offsets"]
+    version: int = 0
+    offsets: list[Offset] = field(default_factory=list[Offset])
+    news: News | None = None
+
+
+@dataclass(frozen=True)
+class TakeBackCall:
+    """A story has come to where it takes back what earlier operations left standing of these steps."""
+
+    process: str
+    case_id: str
+    operation_id: str
+    fence: int
+    steps: list[str]
+
+
+@dataclass(frozen=True)
+class TakeBackAnswer:
+    """The effects to offset now, latest first."""
+
+    state: Literal["offsets", "superseded"]
     version: int = 0
     offsets: list[Offset] = field(default_factory=list[Offset])
     news: News | None = None

@@ -283,6 +283,8 @@ def _undo_reasons(now: Situation) -> Iterator[Reason]:
         yield Reason("already_undoing" if in_flight else "nothing_to_undo", message)
     elif target.impossible_begun:
         yield Reason("undo_impossible", "A step that can't be taken back has begun.")
+    elif target.took_back:
+        yield Reason("undo_impossible", "What was done before is being taken back, or was: there is no way back to it.")
 
 
 def undo_target(now: Situation) -> OperationView | None:

@@ -172,8 +172,15 @@ class OperationView:
     blocked: Mapping[str, Any] | None
     impossible_begun: bool = False
     """A step that can't be undone has begun in it."""
+    took_back: bool = False
+    """What earlier operations had done was taken back in it, so that there is no way back to the state before."""
     offsetting: bool = False
     """It still has something to take back."""
+
+    @property
+    def undoable(self) -> bool:
+        """Nothing in it keeps it from being undone."""
+        return not (self.impossible_begun or self.took_back)
 
 
 @dataclass(frozen=True, kw_only=True)

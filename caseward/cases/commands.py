@@ -126,7 +126,7 @@ async def open_case(
         title=case.title,
         business_key=business_key,
     )
-    work.enter(first_state)
+    work.enter(first_state, subject)
     case.latest_id = operation.id
     if transition.steps:
         work.operation, case.operation_id = operation, operation.id

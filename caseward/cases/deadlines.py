@@ -62,7 +62,7 @@ async def _unwind(work: LockedCase, state: State) -> None:
     """Take back the operation in flight, or the latest; where that can't be, somebody has to decide."""
     now = await whole_situation(work)
     target = undo_target(now)
-    if target is None or target.impossible_begun:
+    if target is None or not target.undoable:
         _block(work, state, work.process.owner)
         return
     operation = work.operation or await work.session.get_one(Operation, target.id)

@@ -7,7 +7,7 @@ Three functions, each called in a transaction of its caller's: `open_step` and `
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -37,7 +37,8 @@ from caseward.situation import LEFT_OUT, SYSTEM, Outcome, effect_title
 LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
 FROZEN_PAUSE = timedelta(seconds=30)  # between two looks at a wait that would be over if it did not stand still
-POLL_EVERY = timedelta(seconds=5)  # how often a partner that acknowledged is asked, where it can be
+POLL_EVERY = timedelta(seconds=5)  # until a partner that acknowledged is asked again, where it can be
+POLL_SHARE = 10  # or once it has taken a tenth longer, whichever is later: an hour means some 50 questions, a day 80
 
 
 class LeaseHeld(Exception):
@@ -454,6 +455,15 @@ async def settle(
     return answer(work, effect, call)
 
 
+def _next_poll(work: LockedCase, effect: Effect) -> datetime:
+    """When the partner that acknowledged is asked again: the longer it takes, the more rarely."""
+    step = work.process.steps.get(effect.step)
+    if step is None or effect.answer_by is None:
+        return work.now + POLL_EVERY
+    taken = work.now - (effect.answer_by - step.answer_within)
+    return min(work.now + max(POLL_EVERY, taken / POLL_SHARE), max(work.now, effect.answer_by))
+
+
 async def _tell_breaker(work: LockedCase, effect: Effect, settlement: Settlement, *, failing: bool) -> Hold | None:
     """What the outcome says of the partner; the partner's pause, where that was worth looking at."""
     step = work.process.steps.get(effect.step)
@@ -567,10 +577,10 @@ async def not_yet(  # noqa: C901 - one decision; its order is what has to be rea
             effect.answer_by, effect.since = work.now + (step.answer_within if step else POLL_EVERY), work.now
             _say(work, effect, "effect.acknowledged")
         effect.outcome, effect.error, effect.state = "acknowledged", None, "waiting"
-        effect.next_attempt_at = work.now + POLL_EVERY if offer.probe else effect.answer_by
+        effect.next_attempt_at = _next_poll(work, effect) if offer.probe else effect.answer_by
         return
     if effect.outcome == "acknowledged" and not settlement.disproved:  # asking failed: go on waiting
-        effect.state, effect.next_attempt_at = "waiting", work.now + POLL_EVERY
+        effect.state, effect.next_attempt_at = "waiting", _next_poll(work, effect)
         return
     # What a repeated request is refused for says nothing of the request before, whose outcome stays unknown.
     still_unknown = asked and not settlement.disproved
@@ -623,7 +633,9 @@ async def _exhaust(
         return
     _block(work, effect, cause=cause, owner=effect.recovery_owner)
     operation = work.operation
-    if exhausted == "undo" and operation is not None and story_of(work.process, operation):
+    # Where earlier work was taken back already, there is nothing to lead back to: its owner decides.
+    way_back = operation is not None and not operation.undoes
+    if exhausted == "undo" and way_back and operation and story_of(work.process, operation):
         title = effect_title(work.process, effect.step, "do")
         reason = f"{title}: no attempt is left, and the step declares that the operation is undone then."
         request = Request(actor=SYSTEM, role=None, reason=reason, traceparent=operation.traceparent)

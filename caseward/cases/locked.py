@@ -6,13 +6,14 @@ from datetime import datetime
 from typing import Any, Literal, cast
 from uuid import UUID
 
+from pydantic import BaseModel
 from sqlalchemy import and_, bindparam, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from caseward.cases.timeline import new_entry
 from caseward.db.tables import Case, Effect, Operation
-from caseward.documents import CaseFacts, status_document, step_documents
+from caseward.documents import CaseFacts, StepDocument, status_document, step_documents
 from caseward.errors import CaseNotFound
 from caseward.messages import News, Offset, Order
 from caseward.outbox import store
@@ -87,6 +88,7 @@ def operation_view(row: Operation, *, impossible_begun: bool = False, offsetting
         accepted_at=row.accepted_at,
         blocked=row.blocked,
         impossible_begun=impossible_begun,
+        took_back=bool(row.undoes),
         offsetting=offsetting,
     )
 
@@ -102,6 +104,12 @@ def declared_steps(process: Process, operation: Operation) -> tuple[Step[Any], .
     """The steps that the operation's story has."""
     transition = story_of(process, operation)
     return transition.steps if transition else ()
+
+
+def undoes(process: Process, operation: Operation) -> tuple[Step[Any], ...]:
+    """The steps of which the operation's story takes back what earlier ones left standing."""
+    transition = story_of(process, operation)
+    return transition.undoes if transition else ()
 
 
 def reused(operation: Operation) -> list[str]:
@@ -186,15 +194,19 @@ class LockedCase:
             )
         )
 
-    def enter(self, state_name: str) -> None:
-        """Move to another state; its deadline begins."""
+    def enter(self, state_name: str, subject: BaseModel | None = None) -> None:
+        """Move to another state; its deadline begins. One that counts from the subject's own instant needs that."""
         state = self.process.state(state_name)
         self.case.state = state_name
         self.case.state_since = self.now
         self.case.visit = self.case.version + (0 if self._touched else 1)
         self.case.final = state.final
         self.case.escalated_to = self.case.overdue = None
-        self.case.deadline_at = self.now + state.deadline.after if state.deadline else None
+        self.case.deadline_at = None
+        if state.deadline:
+            instant = state.deadline.counted_from
+            begins = self.now if instant is None or subject is None else instant.of(subject)
+            self.case.deadline_at = begins + state.deadline.after
 
     def deadline_acts(self) -> bool:
         """The state's deadline means the case as it is: at rest, or while the pending state's own transition runs."""
@@ -229,12 +241,7 @@ class LockedCase:
     def news(self) -> News:
         """How the case stands now, for the workflow."""
         situation = self.situation()
-        steps = []
-        if self.operation is not None:
-            offsets = [effect_view(self.effects[key]) for key in self.operation.offsets if key in self.effects]
-            steps = step_documents(
-                self.process, declared_steps(self.process, self.operation), situation.effects, offsets
-            )
+        steps = self.steps()
         case, own = self.case, case_pause(self.case)
         frozen = own is not None and own.frozen_since is not None
         facts = CaseFacts(
@@ -255,17 +262,35 @@ class LockedCase:
             visit=case.visit,
         )
 
+    def steps(self) -> list[StepDocument]:
+        """The steps of the operation in flight, with all that it takes back or has yet to."""
+        operation = self.operation
+        if operation is None:
+            return []
+        offsets = [self.effects[key] for key in operation.offsets if key in self.effects]
+        offsets += [effect for effect in self.left_standing(operation) if effect not in offsets]
+        # What an earlier operation did well is no step of this one.
+        theirs = {key for key in operation.undoes if key in self.effects and self.effects[key].state == "settled"}
+        driven = [effect_view(effect) for effect in self.driven() if effect.key not in theirs]
+        declared = declared_steps(self.process, operation)
+        return step_documents(self.process, declared, driven, [effect_view(effect) for effect in offsets])
+
+    def left_standing(self, operation: Operation) -> list[Effect]:
+        """What earlier operations did of the steps that this one's story undoes and has not yet, the latest first."""
+        return left_standing(self.process, operation, self.effects.values())
+
     def order(self, operation: Operation) -> Order:
         """The operation as its workflow needs it."""
         finished = operation.state in FINISHED
         takes_over = operation.kind == "transition" or OVERRIDES[operation.name].takes_over
+        tells = story_of(self.process, operation)
         return Order(
             operation_id=str(operation.id),
             kind=operation.kind,
             name=operation.name,
             fence=operation.fence,
             takes_over=takes_over,
-            story=bool(declared_steps(self.process, operation)) and not finished,
+            story=tells is not None and tells.told and not finished,
             finished=finished and takes_over,
             offsets=[] if finished else self.outstanding_offsets(operation),
             step=operation.step,
@@ -348,6 +373,14 @@ class LockedCase:
                 action=OVERRIDES[operation.name].title,
                 to_state=self.process.state(self.case.state).title,
             )
+
+
+def left_standing(process: Process, operation: Operation, effects: Iterable[Effect]) -> list[Effect]:
+    """Those of the effects that the operation's story is to undo: not its own, and not what it goes on with."""
+    steps, own = {step.name for step in undoes(process, operation)}, {*reused(operation), *operation.undoes}
+    found = [e for e in effects if e.step in steps and e.operation_id != operation.id and e.key not in own]
+    found = [effect for effect in found if needs_offset(process, effect)]
+    return sorted(found, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
 
 
 def is_offset(effect: Effect, effects: dict[str, Effect]) -> bool:

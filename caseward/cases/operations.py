@@ -1,11 +1,13 @@
 """Operations: how one is accepted, takes the case over, finishes or blocks; always under the case's lock."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+from pydantic import ValidationError
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -76,6 +78,7 @@ def new_operation(
         subject_base=subject_revision,
         subject_revision=subject_revision,
         offsets=[],
+        undoes=[],
         supersedes=None,
         superseded_by=None,
         acts_on=None,
@@ -125,7 +128,7 @@ async def accept_transition(
         await work.session.flush()  # without steps it becomes the case's own in this very transaction
     offsets = await effects_of(work, voided) if voided is not None else []
     await take_over(work, operation, voided=voided, offsets=offsets)
-    await begin(work, operation, pending=transition.pending, work_to_do=bool(transition.steps) or _owes(work))
+    await begin(work, operation, pending=transition.pending, work_to_do=transition.told or _owes(work))
     return operation
 
 
@@ -172,13 +175,7 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         from_state=resting(work, voided),
         subject_revision=work.case.subject_revision,
     )
-    given_up = await work.session.scalars(
-        select(Effect)
-        .join(Operation, Operation.id == Effect.operation_id)
-        .where(Operation.case_id == work.case.id, Effect.decision == "given_up", Effect.outcome == "unknown")
-    )
-    for effect in given_up:
-        work.effects.setdefault(effect.key, effect)
+    await know_given_up(work)
     offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
     if voided is not None:
         offsets += [effect for effect in await effects_of(work, voided) if effect not in offsets]
@@ -186,6 +183,21 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
     pending = work.process.force_cancel.pending
     await begin(work, operation, pending=pending, work_to_do=_owes(work))
     return operation
+
+
+async def know_given_up(work: LockedCase) -> None:
+    """Load what this case went on without while nobody knew whether it had happened: it may stand."""
+    given_up = await work.session.scalars(
+        select(Effect)
+        .join(Operation, Operation.id == Effect.operation_id)
+        .where(
+            Operation.case_id == work.case.id,
+            Effect.decision == "given_up",
+            Effect.outcome.in_(("unknown", "acknowledged")),
+        )
+    )
+    for effect in given_up:
+        work.effects.setdefault(effect.key, effect)
 
 
 def _owes(work: LockedCase) -> bool:
@@ -277,7 +289,8 @@ async def take_over(
             title, by_title = action_title(work, helper), action_title(work, operation)
             work.entry("operation.superseded", operation=helper, action=title, by=by_title)
         await _void(work, voided, operation, voided_state)
-    await _drive(work, operation, offsets)
+        operation.undoes = list(voided.undoes)  # it leads back to where the voided one came from
+    await drive(work, operation, offsets)
     for effect in work.effects.values():  # whoever takes over inherits what people have yet to look at
         if voided is not None and effect.driven_by == voided.id and is_questioned(effect):
             effect.driven_by = operation.id
@@ -285,10 +298,10 @@ async def take_over(
     work.case.operation_id = operation.id
 
 
-async def _drive(work: LockedCase, operation: Operation, offsets: list[Effect]) -> None:
+async def drive(work: LockedCase, operation: Operation, offsets: list[Effect]) -> None:
     """Let the operation take these effects back, latest first, and find out about what is unknown."""
     latest_first = sorted(offsets, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
-    await _know_compensations(work, latest_first)
+    await know_compensations(work, latest_first)
     for effect in latest_first:
         effect.driven_by = operation.id
         compensation = work.effects.get(effect.key + UNDO_SUFFIX)
@@ -299,7 +312,7 @@ async def _drive(work: LockedCase, operation: Operation, offsets: list[Effect]) 
     operation.offsets = [*operation.offsets, *outstanding]
 
 
-async def _know_compensations(work: LockedCase, offsets: list[Effect]) -> None:
+async def know_compensations(work: LockedCase, offsets: list[Effect]) -> None:
     """Load those that earlier operations began: one that somebody left out is not made again."""
     missing = [effect.key + UNDO_SUFFIX for effect in offsets if effect.key + UNDO_SUFFIX not in work.effects]
     if missing:
@@ -391,7 +404,7 @@ async def begin(work: LockedCase, operation: Operation, *, pending: str | None, 
             message = f"{operation.process}.{operation.name} has work to do but no pending state"
             raise AssertionError(message)  # refused when the declaration was loaded
         if pending != work.case.state:
-            work.enter(pending)
+            await _enter(work, pending, operation.subject_revision)
         elif pending in work.process.pending_states and operation.kind == "override":
             work.restart_deadline()
         operation.case_state = pending
@@ -412,6 +425,16 @@ async def begin(work: LockedCase, operation: Operation, *, pending: str | None, 
         await complete(work, operation, None)
     work.touch()
     work.promise(operation)
+
+
+async def _enter(work: LockedCase, state_name: str, revision: int) -> None:
+    """Move to another state. The subject is read only where the state's deadline counts from it."""
+    deadline, subject = work.process.state(state_name).deadline, None
+    if deadline is not None and deadline.counted_from is not None:
+        row = await work.session.get_one(Subject, (work.case.id, revision))
+        with suppress(ValidationError):  # what nobody can read any more has its deadline counted from now
+            subject = work.process.subject.model_validate(row.data)
+    work.enter(state_name, subject)
 
 
 async def target_state(work: LockedCase, operation: Operation, chosen: str | None) -> str | None:
@@ -452,14 +475,15 @@ async def complete(work: LockedCase, operation: Operation, chosen: str | None) -
         taken_back.state, taken_back.finished_at = "undone", work.now
         work.entry("operation.undone", operation=taken_back, action=action_title(work, taken_back))
     await void_decisions(work, operation)
-    await adopt_revision(work, operation.subject_revision)
+    revised = await adopt_revision(work, operation.subject_revision)
     work.operation, case.operation_id = None, None
     put_right = operation.name == "undo" and operation.acts_on is None  # only what landed late, or did not add up
     returns = operation.plan and operation.plan["returns"]
     if not put_right and not returns:  # else the decision before it is still the latest
         case.latest_id = operation.id
-    if to_state != case.state:
-        work.enter(to_state)
+    deadline = work.process.state(to_state).deadline
+    if to_state != case.state or (revised and deadline and deadline.counted_from):
+        await _enter(work, to_state, case.subject_revision)
     await end_proposals(work, f"{action_title(work, operation)} is completed.")
     title, state_title = action_title(work, operation), work.process.state(to_state).title
     work.entry("operation.completed", operation=operation, action=title, to_state=state_title)
@@ -484,7 +508,7 @@ async def replay_diverged(work: LockedCase, operation: Operation, chosen: str | 
     voided = [effect for effect in rows if needs_offset(work.process, effect)]
     for effect in voided:
         work.effects[effect.key] = effect
-    await _drive(work, operation, voided)
+    await drive(work, operation, voided)
     titles = " and ".join(str(later["title"]) for later in plan["later"])
     title, state = action_title(work, operation), work.process.state(str(led_to)).title
     work.entry("operation.diverged", operation=operation, action=title, state=state, decisions=titles)
@@ -500,13 +524,14 @@ async def void_decisions(work: LockedCase, operation: Operation) -> None:
             work.entry("operation.undone", operation=voided, action=action_title(work, voided))
 
 
-async def adopt_revision(work: LockedCase, revision: int) -> None:
-    """Make a revision of the subject the case's own; the title follows it."""
+async def adopt_revision(work: LockedCase, revision: int) -> bool:
+    """Make a revision of the subject the case's own; the title follows it. Answers whether it is another one."""
     if revision == work.case.subject_revision:
-        return
+        return False
     subject = await work.session.get_one(Subject, (work.case.id, revision))
     work.case.subject_revision = revision
     work.case.title = work.process.headline(work.process.subject.model_validate(subject.data))
+    return True
 
 
 async def finish(session: AsyncSession, catalogue: Catalogue, call: FinishCall) -> FinishAnswer:
@@ -545,6 +570,11 @@ async def _postcondition_fault(work: LockedCase, operation: Operation, chosen: s
         return f"the story ended while {', '.join(open_steps)} was open"
     transition = story_of(work.process, operation)
     if transition and len(transition.targets) == 1:
+        left = work.left_standing(operation)
+        await know_compensations(work, left)
+        standing = [effect.step for effect in left if not is_offset(effect, work.effects)]
+        if standing:
+            return f"the story left {', '.join(standing)} standing, which it should undo"
         begun = {effect.step for effect in work.driven() if effect.operation_id == operation.id}
         begun |= set(operation.plan["reuse"]) if operation.plan else set()
         missing = [step.name for step in transition.steps if step.name not in begun]

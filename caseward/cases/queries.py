@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
-from caseward.cases.locked import LockedCase, declared_steps, effect_view, reused
+from caseward.cases.locked import LockedCase, declared_steps, effect_view, left_standing, reused, undoes
 from caseward.cases.pauses import NUMBERS, paused_processes
 from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
@@ -88,11 +88,7 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
         opened_at=case.opened_at,
         changed_at=case.changed_at,
     )
-    steps = []
-    if work.operation is not None:
-        offsets = [effect_view(work.effects[key]) for key in work.operation.offsets]
-        steps = step_documents(work.process, declared_steps(work.process, work.operation), now.effects, offsets)
-    return case_document(now, facts, actor, steps)
+    return case_document(now, facts, actor, work.steps())
 
 
 async def get_plan(
@@ -151,16 +147,24 @@ async def operation_documents(
     missing = [key for row in rows for key in (*row.offsets, *reused(row)) if key not in known]
     if missing:  # taken on by a later operation
         known |= {row.key: row for row in await session.scalars(select(Effect).where(Effect.key.in_(missing)))}
+    undoing = [row for row in rows if row.state not in FINISHED | NEVER_ACCEPTED and undoes(process, row)]
+    if undoing:
+        cases = {row.case_id for row in undoing}
+        standing = await session.scalars(select(Effect).where(Effect.case_id.in_(cases), Effect.standing))
+        known |= {row.key: row for row in standing}
     answers = await answers_to(session, [row.id for row in rows if row.proposal is not None])
     documents: list[OperationDocument] = []
     for operation in rows:
+        of_case = [row for row in known.values() if row.case_id == operation.case_id]
+        owed = [row.key for row in left_standing(process, operation, of_case)] if operation in undoing else []
+        offsets = [*operation.offsets, *(key for key in owed if key not in operation.offsets)]
         concerned = {
             row.key: effect_view(row)
             for row in known.values()
-            if operation.id in {row.operation_id, row.driven_by} or row.key in {*operation.offsets, *reused(operation)}
+            if operation.id in {row.operation_id, row.driven_by} or row.key in {*offsets, *reused(operation)}
         }
         given = _confirmations(operation, answers[operation.id])
-        documents.append(_operation_document(process, operation, concerned, attempts, given))
+        documents.append(_operation_document(process, operation, concerned, offsets, attempts, given))
     return documents
 
 
@@ -168,18 +172,19 @@ def _operation_document(
     process: Process,
     operation: Operation,
     effects: Mapping[str, EffectView],
+    offsets: Sequence[str],
     attempts: Mapping[str, list[AttemptDocument]],
     confirmations: Confirmations,
 ) -> OperationDocument:
     theirs = {*operation.offsets, *reused(operation)}
     mine = [e for e in effects.values() if e.operation_id == operation.id or e.key in theirs or e.questioned]
     compensations = [e for e in effects.values() if e.direction == "undo" and e not in mine]
-    shown = [e for e in mine if e.key not in operation.offsets or e.operation_id == operation.id]
+    shown = [e for e in mine if e.key not in offsets or e.operation_id == operation.id or e.unsettled]
     steps = step_documents(
         process,
         declared_steps(process, operation),
         [*shown, *compensations],
-        [effects[key] for key in operation.offsets],
+        [effects[key] for key in offsets],
         attempts,
     )
     steps = [step.model_copy(update={"attempts": step.attempts or []}) for step in steps]
@@ -411,14 +416,18 @@ async def visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUI
 
 
 async def _read_case(session: AsyncSession, catalogue: Catalogue, case: Case) -> LockedCase:
-    """The case with its operation in flight and that one's effects, for reading only."""
+    """The case with its operation in flight, that one's effects and those it is to undo, for reading only."""
+    process = catalogue[case.process]
     operation = await session.get(Operation, case.operation_id) if case.operation_id else None
     rows: Iterable[Effect] = []
     if operation is not None:
-        rows = await session.scalars(select(Effect).where(Effect.driven_by == operation.id))
+        wanted = Effect.driven_by == operation.id
+        if undoes(process, operation):
+            wanted = or_(wanted, and_(Effect.case_id == case.id, Effect.standing))
+        rows = await session.scalars(select(Effect).where(wanted))
     return LockedCase(
         session=session,
-        process=catalogue[case.process],
+        process=process,
         case=case,
         now=case.changed_at,
         operation=operation,

@@ -87,6 +87,12 @@ def _plan(work: LockedCase, past: Past, step_name: str) -> Planned:
         message = f"No story of this case has come to the step {step_name}."
         raise InputInvalid(message, errors=[{"field": "step", "message": message}])
     target = max(told, key=lambda story: story.root.accepted_at)
+    if work.operation is not None and target.now.id != work.case.operation_id:
+        # Only what is in flight can be taken over; an earlier story's place is behind it.
+        message = f"{target.story.title} is over, and other work is under way: that comes to its end first."
+        raise ActionNotAllowed(
+            [Reason("operation_in_flight", message)], state=work.case.state, version=work.case.version
+        )
     of_story = _by_step(target, past)
     if step_name not in of_story:
         message = f"The step {step_name} has not begun yet: there is nothing to do again."
@@ -182,6 +188,7 @@ async def accept_replay(work: LockedCase, step_name: str, plan_hash: str, reques
         "decisions": [decision.model_dump(mode="json") for decision in planned.document.decisions],
     }
     await take_over(work, operation, voided=voided, offsets=planned.offsets)
+    operation.undoes = list(target.now.undoes)  # what the story took back before stays taken back
     for effect in planned.reuse.values():
         effect.driven_by = operation.id
     await begin(work, operation, pending=target.story.pending, work_to_do=True)
@@ -296,7 +303,9 @@ def _check_undoable(past: Past, work: LockedCase, of_story: dict[str, Effect], a
 
 
 def _may_stand(past: Past, work: LockedCase, effect: Effect | None) -> bool:
-    return effect is not None and needs_offset(work.process, effect) and not is_offset(effect, past.effects)
+    if effect is None or _surely_nothing(effect):
+        return False
+    return needs_offset(work.process, effect) and not is_offset(effect, past.effects)
 
 
 def _check_untangled(past: Past, work: LockedCase, later: list[dict[str, Any]], again: Sequence[Step[Any]]) -> None:

@@ -164,6 +164,9 @@ class Operation(Base):
     """The revision it works on: the one it began with, or its own."""
     offsets: Mapped[list[str]]
     """Keys of the effects to offset, latest first."""
+    undoes: Mapped[list[str]] = mapped_column(server_default=text("'{}'"), default=list)
+    """Those of them that a story took back although they stood for good, its own or one that it superseded: what led
+    back to the state before is gone, so that this operation can't be undone."""
     supersedes: Mapped[UUID | None]
     superseded_by: Mapped[UUID | None]
     acts_on: Mapped[UUID | None]

@@ -30,6 +30,8 @@ from caseward.messages import (
     Perform,
     StepAnswer,
     StepCall,
+    TakeBackAnswer,
+    TakeBackCall,
     activity_name,
 )
 from caseward.process import Process, Step
@@ -413,6 +415,38 @@ class CaseWorkflow:
             if fault is not None:
                 raise fault
         return tuple(side.result() for side in sides)
+
+    async def undo(self, *steps: Step[Any]) -> None:
+        """Take back what earlier operations left standing of these steps, the latest first, one after the other.
+
+        From the first of them on this operation can't be undone: what it took back would have to be done again.
+        """
+        order = self._order()
+        transition = self.process.transition(order.tells or order.name)
+        undeclared = [step.name for step in steps if transition is None or step not in transition.undoes]
+        if undeclared:
+            message = f"{order.name} does not declare that it undoes {', '.join(undeclared)}"
+            raise ValueError(message)
+        if self._taken_over(order):
+            raise Superseded
+        call = TakeBackCall(
+            *(self._ref.process, self._ref.case_id, order.operation_id, order.fence), [step.name for step in steps]
+        )
+        answer = await self._act(
+            workflow.execute_local_activity(
+                messages.TAKE_BACK,
+                call,
+                result_type=TakeBackAnswer,
+                start_to_close_timeout=LOCAL_TIMEOUT,
+                retry_policy=UNTIL_IT_WORKS,
+            )
+        )
+        if answer.news is not None:
+            self._hear(answer.news)
+        if answer.state == "superseded":
+            raise Superseded
+        for offset in answer.offsets:
+            await self._offset(order, offset)
 
     def _order(self) -> Order:
         if self._current is None:

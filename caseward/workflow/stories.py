@@ -20,9 +20,10 @@ def story_faults(catalogue: Mapping[str, Process], workflows: Iterable[type[Case
                 yield f"{name}: transition {transition.name} has a name that every workflow uses for something else"
                 continue
             told = inspect.iscoroutinefunction(getattr(stories, transition.name, None))
-            if transition.steps and not told:
-                yield f"{name}: transition {transition.name} has steps, but {stories.__name__} has no story of it"
-            if told and not transition.steps:
+            if transition.told and not told:
+                what = "steps" if transition.steps else "something to undo"
+                yield f"{name}: transition {transition.name} has {what}, but {stories.__name__} has no story of it"
+            if told and not transition.told:
                 yield f"{name}: {stories.__name__} tells {transition.name}, which has no steps"
     for name in sorted(set(by_name) - set(catalogue)):
         yield f"{name}: a workflow without a process"

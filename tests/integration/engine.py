@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 from sqlalchemy import select, text
 
 from caseward.activity import Call, EffectRunner
-from caseward.cases import deadlines, effects, operations, queries
+from caseward.cases import deadlines, effects, operations, queries, taking_back
 from caseward.cases.callbacks import PartnerEvent, receive
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
 from caseward.cases.effects import OpenStep, Reservation, Settlement
@@ -28,7 +28,18 @@ from caseward.db.session import Database
 from caseward.db.tables import Attempt, Base, Callback, Case, Effect, Entry, Message, Operation
 from caseward.documents import CaseDocument, OperationDocument
 from caseward.errors import PartnerAcknowledged, PartnerAnswer, PartnerFailed, PartnerSilent
-from caseward.messages import BlockCall, DeadlineCall, FinishAnswer, FinishCall, News, StepAnswer, StepCall
+from caseward.messages import (
+    BlockCall,
+    DeadlineCall,
+    FinishAnswer,
+    FinishCall,
+    News,
+    Offset,
+    StepAnswer,
+    StepCall,
+    TakeBackAnswer,
+    TakeBackCall,
+)
 from caseward.overrides import OVERRIDES
 from caseward.partner import Offer, Sending, offers
 from caseward.process import (
@@ -248,6 +259,10 @@ class Partner:
         if scripted is not None:
             await scripted()
         return self._happen(sending.key, idempotent=idempotent)
+
+    def lands(self, key: str) -> None:
+        """It did it after all, long after anybody asked."""
+        self._happen(key, idempotent=True)
 
     def _happen(self, key: str, *, idempotent: bool) -> Receipt:
         if not (idempotent and key in self.answers):
@@ -529,6 +544,23 @@ class Handle:
         async with self.desk.database.transaction() as session:
             return await operations.finish(session, self.desk.catalogue, call)
 
+    async def take_back(self, *steps: str) -> TakeBackAnswer:
+        """The story has come to where it takes back what earlier operations left standing: all it may, or these."""
+        operation, case = await self.operation(), await self.row()
+        declared = story_of(self.desk.process, operation)
+        named = list(steps) or [step.name for step in (declared.undoes if declared else ())]
+        call = TakeBackCall(case.process, str(case.id), str(operation.id), case.fence, named)
+        async with self.desk.database.transaction() as session:
+            return await taking_back.take_back(session, self.desk.catalogue, call)
+
+    async def take_back_one(self, offset: Offset) -> StepAnswer:
+        """What the workflow does with each of them."""
+        if not offset.settled:
+            answer = await self.run(offset.step, settle_only=True, effect_key=offset.effect_key)
+            if answer.state != "settled" or not answer.happened:
+                return answer
+        return await self.run(f"{offset.step}:undo", effect_key=offset.effect_key)
+
     async def block_story(self, message: str = "a fault of ours") -> News:
         operation, case = await self.operation(), await self.row()
         call = BlockCall(case.process, str(case.id), str(operation.id), case.fence, "story_failed", message)
@@ -548,18 +580,16 @@ class Handle:
             async with self.desk.database.transaction() as session:
                 loaded = await operations.load(session, self.desk.catalogue, self.id)
             for offset in loaded.order.offsets if loaded.order else []:
-                if not offset.settled:
-                    answer = await self.run(offset.step, settle_only=True, effect_key=offset.effect_key)
-                    if answer.state != "settled":
-                        return answer.state
-                    if not answer.happened:
-                        continue
-                answer = await self.run(f"{offset.step}:undo", effect_key=offset.effect_key)
+                answer = await self.take_back_one(offset)
                 if answer.state != "settled":
                     return answer.state
             declared = story_of(self.desk.process, operation)
             for each in declared.steps if declared else ():
                 answer = await self.run(each.name, effect_key=f"{operation.id}:{each.name}")
+                if answer.state != "settled":
+                    return answer.state
+            for offset in (await self.take_back()).offsets if declared and declared.undoes else ():
+                answer = await self.take_back_one(offset)
                 if answer.state != "settled":
                     return answer.state
             finished = await self.finish(to_state or (declared.targets[0] if declared else None))

@@ -244,6 +244,13 @@ class TestOverrides:
             denied = decide(now, person("operator"), Action("override", "undo"))
             assert [reason.code for reason in denied.reasons] == ["undo_impossible"]
 
+    def test_undo_ends_where_earlier_work_was_taken_back(self):
+        redone = operation(took_back=True)
+        for now in (situation(operation=redone), situation("active", latest=replace(redone, state="completed"))):
+            denied = decide(now, person("operator"), Action("override", "undo"))
+            assert [reason.code for reason in denied.reasons] == ["undo_impossible"]
+            assert "no way back" in denied.reasons[0].message
+
     @pytest.mark.parametrize("name", ["fly", "approve"])
     def test_what_there_is_not_is_denied(self, name):
         decision = decide(SITUATIONS["blocked"], person(*ROLES), Action("override", name))
@@ -306,6 +313,7 @@ def operations(draw, states=("accepted", "running")) -> OperationView:
         draw(st.sampled_from(states)),
         blocked=draw(st.sampled_from((None, None, BLOCKED))),
         impossible_begun=draw(st.booleans()),
+        took_back=draw(st.booleans()),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from caseward.errors import DeclarationInvalid
+from caseward.faults import faults
 from caseward.process import (
     BLOCK,
     IMPOSSIBLE,
@@ -26,7 +27,6 @@ from caseward.process import (
     Strict,
     Take,
     Transition,
-    faults,
 )
 from processes import CATALOGUE
 
@@ -86,10 +86,59 @@ def with_deadline(then: Any, *, state: str = "draft", after: timedelta = timedel
     return with_state(state, deadline=Deadline(after=after, then=then))
 
 
+def undoing(**changes: Any) -> Process:
+    """Leave that can be given back once it is booked, so that another one can be asked for."""
+    back = replace(RETURN, pending="returning", undoes=(BOOK,), to="draft")
+    transitions = (OPEN, APPROVE, CANCEL, replace(back, **changes))
+    return replace(LEAVE, transitions=transitions, states=(*STATES, State("returning", "Returning", "Taking it out.")))
+
+
+UNDOING = undoing()
+LASTING = replace(BOOK, undo=NONE_NEEDED)
 TWO = Confirmation(by=2, roles=CHIEF)
 ELSEWHERE = State("elsewhere", "Elsewhere", "Nobody comes here.", waiting_on="clerk")
 
 WRONG: dict[str, tuple[Process, str]] = {
+    # what is undone on the way
+    "undoes without a pending state": (
+        undoing(pending=None),
+        "transition return: undoes what was done before, but has no pending state to be in meanwhile",
+    ),
+    "undoes twice": (undoing(undoes=(BOOK, BOOK)), "transition return: undoes book twice"),
+    "undoes a stranger": (
+        undoing(undoes=(replace(BOOK, name="bake"),)),
+        "transition return: undoes bake, which is no step of this process",
+    ),
+    "undoes another one of that name": (
+        undoing(undoes=(replace(BOOK, title="Bake it"),)),
+        "transition return: undoes book, which is no step of this process",
+    ),
+    "undoes what has no compensation": (
+        replace(
+            UNDOING,
+            transitions=(
+                OPEN,
+                replace(APPROVE, steps=(LASTING,)),
+                CANCEL,
+                replace(UNDOING.transitions[3], undoes=(LASTING,)),
+            ),
+        ),
+        "transition return: undoes book, which has no compensation",
+    ),
+    "undoes at the opening": (
+        replace(LEAVE, transitions=(replace(OPEN, undoes=(BOOK,), pending="booking"), APPROVE, CANCEL, RETURN)),
+        "transition open: opens the case, so there is nothing yet that it could undo",
+    ),
+    "a deadline that would undo what undoes": (
+        replace(
+            undoing(to="given_back"),
+            states=(
+                *UNDOING.states,
+                State("given_back", "Given back", "Once more.", deadline=Deadline(after=timedelta(days=1), then=UNDO)),
+            ),
+        ),
+        "state given_back: its deadline undoes return, which can't be: it took back what was done before",
+    ),
     # names
     "process name": (replace(LEAVE, name="Leave!"), "a process name is lower case words joined by _"),
     "process name of a route": (replace(LEAVE, name="cases"), "the name stands for the API's own addresses"),
@@ -383,6 +432,15 @@ class TestFaults:
     @pytest.mark.parametrize("then", [UNDO, BLOCK], ids=str)
     def test_a_state_where_nobody_owes_a_move_may_be_undone_or_blocked(self, then):
         assert faults(with_deadline(then, state="booked")) == []
+
+    def test_what_was_done_before_may_be_undone_on_the_way(self):
+        assert faults(UNDOING) == []
+
+    @pytest.mark.parametrize("then", [UNDO, BLOCK], ids=str)
+    def test_while_it_is_undone_a_deadline_may_pass(self, then):
+        overdue = Deadline(after=timedelta(days=1), then=then)
+        states = tuple(replace(s, deadline=overdue) if s.name == "returning" else s for s in UNDOING.states)
+        assert faults(replace(UNDOING, states=states)) == []
 
     def test_what_only_force_cancel_takes_back_has_no_deadline(self):
         process = replace(

@@ -2,16 +2,19 @@
 
 import pytest
 
+from activities.booking import BookingSteps
+from activities.vendor_onboarding import VendorOnboardingSteps
 from caseward.activity import Call, EffectRunner, NotNeeded, effect, step_activities, undo
 from caseward.errors import DeclarationInvalid
 from caseward.process import IMPOSSIBLE, NONE_NEEDED, Catalogue, Nothing, Strict
 from caseward.workflow.case import CaseWorkflow, stories_of
 from caseward.workflow.stories import story_faults
+from partners import Partners
 from processes import CATALOGUE
+from processes.booking import BOOKING
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_process_faults import BOOK, LEAVE, Leave, replace, with_step, with_transition
 from worker import find_workflows
-from workflows.vendor_onboarding import VendorOnboarding
 
 
 class Booked(Strict):
@@ -42,7 +45,7 @@ class SynchronousStories(CaseWorkflow):
 
 class TestStories:
     def test_of_the_processes_that_run_here_are_all_told(self):
-        assert list(story_faults(CATALOGUE, [VendorOnboarding])) == []
+        assert list(story_faults(CATALOGUE, find_workflows(CATALOGUE))) == []
 
     def test_a_sound_one_has_no_faults(self):
         assert list(story_faults({"leave": LEAVE}, [LeaveStories])) == []
@@ -58,6 +61,13 @@ class TestStories:
         assert list(story_faults({"leave": LEAVE}, [stories])) == [
             f"leave: transition approve has steps, but {stories.__name__} has no story of it"
         ]
+
+    def test_something_to_undo_without_a_story(self):
+        process = with_transition("cancel", source=frozenset({"booked"}), undoes=(BOOK,))
+        assert list(story_faults({"leave": process}, [LeaveStories])) == [
+            "leave: transition cancel has something to undo, but LeaveStories has no story of it"
+        ]
+        assert list(story_faults({"leave": process}, [TooManyStories])) == []
 
     def test_a_story_without_steps(self):
         assert list(story_faults({"leave": LEAVE}, [TooManyStories])) == [
@@ -137,11 +147,10 @@ class TestActivities:
         activities = step_activities(with_step(undo=IMPOSSIBLE), Final(), EffectRunner(None, {}))
         assert sorted(map(name_of, activities)) == ["leave.book", "leave.book:undo"]
 
-    def test_of_vendor_onboarding_are_complete(self):
-        from activities.vendor_onboarding import VendorOnboardingSteps
-        from partners import Partners
-
-        steps = VendorOnboardingSteps(Partners.connect("http://127.0.0.1:1"))
-        compensable = sum(step.compensable for step in VENDOR_ONBOARDING.steps.values())
-        activities = step_activities(VENDOR_ONBOARDING, steps, EffectRunner(None, {}))
-        assert len(activities) == len(VENDOR_ONBOARDING.steps) + compensable
+    @pytest.mark.parametrize(
+        ("process", "steps"), [(VENDOR_ONBOARDING, VendorOnboardingSteps), (BOOKING, BookingSteps)]
+    )
+    def test_of_the_processes_that_run_here_are_complete(self, process, steps):
+        undone = sum(step.undo is not NONE_NEEDED for step in process.steps.values())
+        activities = step_activities(process, steps(Partners.connect("http://127.0.0.1:1")), EffectRunner(None, {}))
+        assert len(activities) == len(process.steps) + undone

@@ -3,8 +3,11 @@
 Heavy imports stand inside the commands: `caseward --help` should not wait for a catalogue it doesn't read.
 """
 
+import json
+import subprocess
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -58,29 +61,71 @@ def token(
 
 
 @cli.command()
-def check(process: Annotated[str | None, typer.Argument(help="One process; all of them if left out.")] = None) -> None:
+def check(
+    process: Annotated[str | None, typer.Argument(help="One process; all of them if left out.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="A git revision or a saved file: refuse what its open cases can't follow.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Keep the declarations as they are now in this file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False,  # noqa: FBT002 - an option of the command
+) -> None:
     """Look for faults in the declarations of processes, and print each."""
+    from caseward.checking.compat import breaks  # noqa: PLC0415
+    from caseward.checking.describe import describe  # noqa: PLC0415
+    from caseward.checking.explore import dead_ends  # noqa: PLC0415
     from caseward.errors import DeclarationInvalid  # noqa: PLC0415
+    from cli.revision import NotReadable, declarations_at  # noqa: PLC0415
 
     try:
         from processes import CATALOGUE  # noqa: PLC0415
     except DeclarationInvalid as invalid:
         named = [fault for fault in invalid.faults if process is None or fault.startswith(f"{process}:")]
-        for fault in named:
-            print(fault)
+        _print_faults(named, as_json=as_json)
         if not named:
             print(f"{process}: not checked any further, other processes have faults", file=sys.stderr)
         raise typer.Exit(WRONG) from None
-    if process is not None and process.replace("-", "_") not in CATALOGUE:
+    wanted = None if process is None else process.replace("-", "_")
+    now = describe(CATALOGUE)
+    found: list[str] = []
+    before = None
+    if against is not None:
+        try:
+            before = declarations_at(against, root=Path(__file__).parents[1])
+        except NotReadable as unreadable:
+            _fail(str(unreadable), MISUSED)
+        found = [each for each in breaks(before, now) if wanted is None or each.startswith(f"{wanted}:")]
+    known = {*CATALOGUE, *(before["processes"] if before else ())}
+    if wanted is not None and wanted not in known:
         _fail(f"There is no process {process}; there are {', '.join(CATALOGUE)}.", MISUSED)
-    for name, declared in CATALOGUE.items():
-        if process is None or name == process.replace("-", "_"):
-            print(f"{name}: sound ({_size(declared)})")
+    checked = [declared for name, declared in CATALOGUE.items() if wanted in (None, name)]
+    found += [fault for declared in checked for fault in dead_ends(declared)]
+    if save is not None:
+        save.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
+    if as_json or found:
+        _print_faults(found, as_json=as_json)
+    else:
+        for declared in checked:
+            print(f"{declared.name}: sound ({_size(declared)})")
+    if found:
+        raise typer.Exit(WRONG)
+
+
+def _print_faults(found: list[str], *, as_json: bool) -> None:
+    for line in [json.dumps({"faults": found})] if as_json else found:
+        print(line)
 
 
 def _size(declared: "Process") -> str:
     counted = {"states": declared.states, "transitions": declared.transitions, "steps": declared.steps}
     return ", ".join(f"{len(things)} {what}" for what, things in counted.items())
+
+
+@cli.command()
+def drill(process: Annotated[str, typer.Argument(help="Which process to play.")]) -> None:
+    """Play every step under every fault, with every answer operators may give; 1 where a promise is broken."""
+    # It takes a stack of its own, and this package knows none: the same as `python -m dev.drill`.
+    ended = subprocess.run([sys.executable, "-m", "dev.drill", process], check=False)  # noqa: S603 - our own command
+    raise typer.Exit(ended.returncode if ended.returncode >= 0 else WRONG)
 
 
 def run() -> None:

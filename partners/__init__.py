@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from typing import Self
 
 from partners.bank import Bank
+from partners.car_rental import CarRental
 from partners.erp import Erp
+from partners.hotel import Hotel
 from partners.mail import Mail
 from partners.registry import Registry
 from partners.screening import Screening
+from partners.vouchers import Vouchers
 
 __all__ = ["Partners"]
 
@@ -21,6 +24,9 @@ class Partners:
     bank: Bank
     erp: Erp
     mail: Mail
+    hotel: Hotel
+    car_rental: CarRental
+    vouchers: Vouchers
 
     @classmethod
     def connect(cls, base_url: str) -> Self:
@@ -32,9 +38,13 @@ class Partners:
             bank=Bank(f"{base}/bank"),
             erp=Erp(f"{base}/erp"),
             mail=Mail(f"{base}/mail"),
+            hotel=Hotel(f"{base}/hotel"),
+            car_rental=CarRental(f"{base}/car_rental"),
+            vouchers=Vouchers(f"{base}/vouchers"),
         )
 
     async def aclose(self) -> None:
         """Close every gateway's connections."""
-        for gateway in (self.registry, self.screening, self.bank, self.erp, self.mail):
+        everyone = (self.registry, self.screening, self.bank, self.erp, self.mail)
+        for gateway in (*everyone, self.hotel, self.car_rental, self.vouchers):
             await gateway.aclose()

@@ -1,4 +1,4 @@
-"""The bank: whom we pay. It knows no idempotency, but it can be asked what it did under a key."""
+"""The bank: whom we pay, and whose cards we take. It knows no idempotency, but can be asked what it did under a key."""
 
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
@@ -39,6 +39,31 @@ class PayeeSuspension(Answer):
     suspended: StrictBool
 
 
+class DepositAuthorised(Answer):
+    """An amount that a card keeps ready for us."""
+
+    authorisation: Word
+
+
+class AuthorisationVoided(Answer):
+    """What was left of an authorisation is the card holder's again."""
+
+    authorisation: Word
+    voided: StrictBool
+
+
+class DepositCaptured(Answer):
+    """Money that we took."""
+
+    capture: Word
+
+
+class DepositRefunded(Answer):
+    """Money that we gave back."""
+
+    refund: Word
+
+
 class Bank(HttpGateway):
     """Never repeat blindly: ask first."""
 
@@ -50,6 +75,10 @@ class Bank(HttpGateway):
         "close_payee": PayeeClosed,
         "suspend_payee": PayeeSuspension,
         "resume_payee": PayeeSuspension,
+        "authorise": DepositAuthorised,
+        "void": AuthorisationVoided,
+        "capture": DepositCaptured,
+        "refund": DepositRefunded,
     }
 
     @offers("verify_account", deadline=DEADLINE, probe=True, settling=SETTLING)
@@ -76,6 +105,36 @@ class Bank(HttpGateway):
     async def resume_payee(self, sending: Sending, *, payee_id: str) -> PayeeSuspension:
         """End a payee's suspension."""
         return await self._post(sending, f"/payees/{segment(payee_id)}/resume", {}, PayeeSuspension)
+
+    @offers("authorise", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def authorise(
+        self, sending: Sending, *, card: str, minor_units: int, currency: str, reference: str
+    ) -> DepositAuthorised:
+        """Have a card, by its token, keep an amount ready."""
+        content = {"card": card, "minor_units": minor_units, "currency": currency, "reference": reference}
+        return await self._post(sending, "/authorisations", content, DepositAuthorised)
+
+    @offers("void", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def void(self, sending: Sending, *, authorisation: str) -> AuthorisationVoided:
+        """Let go of what is left of an authorisation; of one captured in full nothing is."""
+        return await self._post(sending, f"/authorisations/{segment(authorisation)}/void", {}, AuthorisationVoided)
+
+    @offers("capture", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def capture(
+        self, sending: Sending, *, authorisation: str, minor_units: int, currency: str, reference: str
+    ) -> DepositCaptured:
+        """Take an authorised amount."""
+        content = {"minor_units": minor_units, "currency": currency, "reference": reference}
+        path = f"/authorisations/{segment(authorisation)}/capture"
+        return await self._post(sending, path, content, DepositCaptured)
+
+    @offers("refund", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def refund(
+        self, sending: Sending, *, capture: str, minor_units: int, currency: str, reference: str
+    ) -> DepositRefunded:
+        """Give a captured amount back, or a part of it."""
+        content = {"minor_units": minor_units, "currency": currency, "reference": reference}
+        return await self._post(sending, f"/captures/{segment(capture)}/refund", content, DepositRefunded)
 
     async def probe(self, sending: Sending, call: str) -> dict[str, Any] | None:
         """Ask what the bank did under the key."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -54,6 +54,8 @@ class Sandbox:
             Route("/health/live", self._live, methods=["GET"]),
             Route("/_control/ledger", self._list_ledger, methods=["GET"]),
             Route("/_control/callbacks", self._list_callbacks, methods=["GET"]),
+            Route("/_control/promises", self._list_promises, methods=["GET"]),
+            Route("/_control/promises/{key:path}", self._keep_promises, methods=["POST"]),
             Route("/_control/faults", self._list_faults, methods=["GET"]),
             Route("/_control/faults", self._set_fault, methods=["POST"]),
             Route("/_control/faults", self._clear_faults, methods=["DELETE"]),
@@ -83,11 +85,14 @@ class Sandbox:
 
     async def _called(self, partner: Partner, call: Call[Any], request: Request) -> ASGIApp:
         order = await _read_order(partner, call, request)
-        fault = self._faults.take(partner.name, call.name, order.content)
+        fault = self._faults.take(partner.name, call.name, order.content, order.key)
+        if fault is not None and fault.order.mode in LATER:
+            meant = CALLBACKS[fault.order.mode]
+            return self._acknowledge(order, fault.seconds, callbacks=meant, outcome=fault.order.outcome)
+        if fault is None and call.later is not None:
+            return self._acknowledge(order, call.later)
         if fault is None:
             return self._perform(order)
-        if fault.order.mode in LATER:
-            return self._acknowledge(order, fault)
         return await self._faulty(partner, fault, request, partial(self._perform, order))
 
     async def _probed(self, partner: Partner, request: Request) -> ASGIApp:
@@ -100,7 +105,7 @@ class Sandbox:
                 return _error(404, "effect_unknown", "Nothing happened under this key")
             return _answer(known)
 
-        fault = self._faults.take(partner.name, PROBE, None)
+        fault = self._faults.take(partner.name, PROBE, None, request.path_params["key"])
         return tell() if fault is None else await self._faulty(partner, fault, request, tell)
 
     def _perform(self, order: Order) -> Response:
@@ -109,14 +114,11 @@ class Sandbox:
         except Refusal as refusal:
             return _error(refusal.status, refusal.code, refusal.message)
 
-    def _acknowledge(self, order: Order, fault: Fault) -> Response:
+    def _acknowledge(
+        self, order: Order, seconds: float, *, callbacks: int = 1, outcome: Literal["succeeded", "failed"] = "succeeded"
+    ) -> Response:
         try:
-            taken = self._ledger.promise(
-                order,
-                due_at=time.time() + fault.seconds,
-                callbacks=CALLBACKS[fault.order.mode],
-                outcome=fault.order.outcome,
-            )
+            taken = self._ledger.promise(order, due_at=time.time() + seconds, callbacks=callbacks, outcome=outcome)
         except Refusal as refusal:
             return _error(refusal.status, refusal.code, refusal.message)
         if isinstance(taken, Promise):
@@ -152,6 +154,19 @@ class Sandbox:
 
     async def _list_callbacks(self, request: Request) -> Response:
         return _json(200, await asyncio.to_thread(self._ledger.events, request.query_params.get("partner") or None))
+
+    async def _list_promises(self, _request: Request) -> Response:
+        now = time.time()
+        return _json(200, [{"due_in": promise.due_at - now} for promise in self._ledger.open_promises()])
+
+    async def _keep_promises(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        promises = self._ledger.open_promises(key)
+        if not promises:
+            return _error(404, "promise_unknown", "Nothing is owed under this key")
+        for promise in promises:
+            self._later.keep_now(promise)
+        return Response(status_code=204)
 
     async def _list_faults(self, _request: Request) -> Response:
         return _json(200, self._faults.documents())

@@ -73,6 +73,12 @@ class Later:
         """Do it when its time has come."""
         self._begin(self._keep(promise))
 
+    def keep_now(self, promise: Promise) -> None:
+        """Do it at once; whoever waits for its time will find it done."""
+        event = self._ledger.keep(promise.seq)
+        if event is not None:
+            self._begin(self._deliver(event))
+
     async def aclose(self) -> None:
         """Stop; what is undone stands in the ledger for the next start."""
         for task in self._tasks:

@@ -38,6 +38,8 @@ class FaultOrder(BaseModel):
     """How many calls it hits; null = until cleared."""
     match: Annotated[str, Field(min_length=1)] | None = None
     """Only requests whose JSON contains this, so that a test can aim at one case."""
+    key: Annotated[str, Field(min_length=1)] | None = None
+    """Only what is sent, or asked, under this key: one effect of one case."""
     seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
     """How long `slow` waits before it answers, and the acknowledging modes before they do."""
     outcome: Literal["succeeded", "failed"] = "succeeded"
@@ -67,10 +69,10 @@ class Fault:
         """The pause asked for, or the mode's own."""
         return SECONDS.get(self.order.mode, 0.0) if self.order.seconds is None else self.order.seconds
 
-    def hits(self, partner: str, call: str, request: Mapping[str, Any] | None) -> bool:
+    def hits(self, partner: str, call: str, request: Mapping[str, Any] | None, key: str | None = None) -> bool:
         """Whether this call is meant. A probe is meant by name, and by a partner that is down altogether."""
         order = self.order
-        if order.partner not in {"*", partner}:
+        if order.partner not in {"*", partner} or order.key not in {None, key}:
             return False
         if call == PROBE and order.call == "*":
             return order.mode == "down" and order.match is None
@@ -113,9 +115,9 @@ class Faults:
         """All partners behave again."""
         self._faults.clear()
 
-    def take(self, partner: str, call: str, request: Mapping[str, Any] | None) -> Fault | None:
+    def take(self, partner: str, call: str, request: Mapping[str, Any] | None, key: str | None = None) -> Fault | None:
         """The fault that this call runs into, counted down."""
-        fault = next((fault for fault in self._faults if fault.hits(partner, call, request)), None)
+        fault = next((fault for fault in self._faults if fault.hits(partner, call, request, key)), None)
         if fault is not None and fault.left is not None:
             fault.left -= 1
             if fault.left == 0:

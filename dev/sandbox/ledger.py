@@ -239,9 +239,12 @@ class Ledger:
             raise Refusal(**json.loads(error))
         return Pending()
 
-    def open_promises(self) -> list[Promise]:
-        """Acknowledged work that a restarted partner still has to do."""
-        rows = self._db.execute("SELECT seq, due_at FROM promise WHERE state = 'open' ORDER BY due_at")
+    def open_promises(self, key: str | None = None) -> list[Promise]:
+        """Acknowledged work that a restarted partner still has to do; all of it, or what it owes under a key."""
+        rows = self._db.execute(
+            "SELECT seq, due_at FROM promise WHERE state = 'open' AND (:key IS NULL OR key = :key) ORDER BY due_at",
+            {"key": key},
+        )
         return [Promise(seq=seq, due_at=due_at) for seq, due_at in rows]
 
     def owed_events(self) -> list[Event]:

@@ -34,6 +34,8 @@ class Call(Generic[R]):
     """Below `/{partner}`; its `{fields}` belong to the request like those of the body."""
     request: type[R]
     do: Callable[[R], dict[str, Any]]
+    later: float | None = None
+    """Seconds after which it is done, told by callback: the call itself is only acknowledged."""
 
 
 @dataclass(frozen=True, kw_only=True)

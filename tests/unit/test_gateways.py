@@ -14,7 +14,8 @@ from caseward.errors import LeaseTooShort, PartnerAcknowledged, PartnerAnswer, P
 from caseward.partner import OFFER, Gateway, Offer, Sending
 from partners import Partners
 from partners.bank import Bank, PayeeOpened
-from partners.http import MAX_ANSWER, MAX_RETRY_AFTER
+from partners.hotel import Hotel, RoomHeld
+from partners.http import MAX_ANSWER, MAX_RETRY_AFTER, HttpGateway
 from partners.mail import Mail
 from partners.registry import Registry, TaxIdChecked
 from partners.screening import Screening
@@ -362,6 +363,38 @@ class TestProbe:
         assert raised.value.code == "probe_not_offered"
 
 
+class TestHotel:
+    """It takes a hold, and confirms it later."""
+
+    STAY: ClassVar = {
+        "room": "Double",
+        "guest": "Ada Berg",
+        "arrival": "2031-05-03",
+        "departure": "2031-05-07",
+        "until": "2031-01-01T12:00:00Z",
+    }
+
+    async def hold(self, transport: httpx2.AsyncBaseTransport) -> RoomHeld:
+        return await Hotel("http://partners.example/hotel", transport=transport).hold(sending(), **self.STAY)
+
+    async def test_a_hold_that_is_taken_is_acknowledged(self) -> None:
+        with pytest.raises(PartnerAcknowledged):
+            await self.hold(answering(202, json={"status": "accepted"}))
+
+    async def test_a_hold_that_is_confirmed_at_once_is_done(self) -> None:
+        assert await self.hold(answering(200, json={"hold": "RM-1"})) == RoomHeld(hold="RM-1")
+
+    async def test_a_room_that_is_sold_out_is_a_refusal(self) -> None:
+        said = {"error": {"code": "sold_out", "message": "There is no such room on these days"}}
+        with pytest.raises(PartnerFailed) as raised:
+            await self.hold(answering(422, json=said))
+        assert (raised.value.error_class, raised.value.code) == ("rejected", "sold_out")
+
+    async def test_a_hold_without_a_number_is_not_understood(self) -> None:
+        with pytest.raises(PartnerSilent):
+            await self.hold(answering(200, json={"hold": ""}))
+
+
 class TestOffers:
     async def test_say_what_each_partner_promises(self) -> None:
         partners = Partners.connect("http://partners.example/")
@@ -371,6 +404,9 @@ class TestOffers:
             partners.bank,
             partners.erp,
             partners.mail,
+            partners.hotel,
+            partners.car_rental,
+            partners.vouchers,
         ]
         promised = {
             (gateway.name, offer.call): (offer.idempotent, offer.probe)
@@ -387,16 +423,27 @@ class TestOffers:
             ("bank", "close_payee"): ask,
             ("bank", "suspend_payee"): ask,
             ("bank", "resume_payee"): ask,
+            ("bank", "authorise"): ask,
+            ("bank", "void"): ask,
+            ("bank", "capture"): ask,
+            ("bank", "refund"): ask,
             ("erp", "create_vendor"): again,
             ("erp", "deactivate_vendor"): again,
             ("erp", "block_vendor"): again,
             ("erp", "unblock_vendor"): again,
             ("mail", "send"): neither,
+            ("hotel", "hold_room"): ask,
+            ("hotel", "release_room"): ask,
+            ("car_rental", "hold_car"): again,
+            ("car_rental", "release_car"): again,
+            ("vouchers", "issue"): neither,
+            ("vouchers", "withdraw"): neither,
         }
 
-    def test_every_call_that_can_be_asked_for_has_an_answer(self) -> None:
-        bank = Bank("http://partners.example/bank")
-        assert {offer.call for offer in _offers(bank) if offer.probe} == set(Bank.answers)
+    @pytest.mark.parametrize("gateway", [Bank, Hotel])
+    def test_every_call_that_can_be_asked_for_has_an_answer(self, gateway: type[HttpGateway]) -> None:
+        asked = {offer.call for offer in _offers(gateway("http://partners.example/")) if offer.probe}
+        assert asked == set(gateway.answers)
 
     async def test_answers_can_be_stored_and_read_again(self) -> None:
         checked = TaxIdChecked(registered=True, registered_name="Acme")

@@ -4,6 +4,7 @@ import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -15,7 +16,10 @@ from temporalio.worker import Worker
 from caseward.outbox.to_temporal import BUSINESS_KEY
 from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
 from caseward.workflow.sandbox import runner
+from processes.booking import BOOKING
+from tests.unit.test_policy import operation, situation
 from tests.workflows.engine import Engine, Engines
+from workflows.booking import Bookings
 from workflows.vendor_onboarding import VendorOnboarding
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -58,12 +62,24 @@ async def real_engines() -> AsyncIterator[Engines]:
         yield engines
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def booking(temporal: WorkflowEnvironment) -> AsyncIterator[Engine]:
+    """The engine of a new booking, with its workflow not started yet."""
+    client = await Client.connect(temporal.client.service_client.config.target_host)
+    running = situation("booking", BOOKING, operation=operation("request"))
+    engines = Engines(temporal, client, process=BOOKING, running=running, at_rest=situation("confirmed", BOOKING))
+    async with _worked(engines, Bookings):
+        engine = engines.new()
+        yield engine
+        await engine.end()
+
+
 @asynccontextmanager
-async def _worked(engines: Engines) -> AsyncIterator[Engines]:
+async def _worked(engines: Engines, stories: type[Any] = VendorOnboarding) -> AsyncIterator[Engines]:
     async with Worker(
         engines.client,
         task_queue=engines.task_queue,
-        workflows=[VendorOnboarding],
+        workflows=[stories],
         activities=engines.activities(),
         workflow_runner=runner(),
     ):

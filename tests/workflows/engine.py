@@ -31,15 +31,17 @@ from caseward.messages import (
     Perform,
     StepAnswer,
     StepCall,
+    TakeBackAnswer,
+    TakeBackCall,
     activity_name,
     workflow_id,
 )
+from caseward.process import Process
 from caseward.situation import UNDO_SUFFIX, Situation
 from caseward.workflow.telling import address
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_policy import NOW, SITUATIONS, situation
 
-PROCESS = VENDOR_ONBOARDING.name
 WITHIN = 10  # seconds of real time until a test gives up waiting
 RESULTS: dict[str, dict[str, Any]] = {
     "check_tax_id": {"registered": True},
@@ -48,6 +50,12 @@ RESULTS: dict[str, dict[str, Any]] = {
     "create_in_erp": {"vendor_number": "V1"},
     "open_payee": {"payee_id": "P1"},
     "send_welcome": {"message_id": "M1"},
+    "hold_room": {"hold": "RM-1"},
+    "hold_car": {"hold": "CR-1"},
+    "authorise_deposit": {"authorisation": "AU-1"},
+    "capture_deposit": {"capture": "CA-1"},
+    "issue_voucher": {"voucher": "VC-1"},
+    "refund_deposit": {"refund": "RF-1", "minor_units": 6000},
 }
 Answer = Any
 
@@ -57,9 +65,10 @@ class Engine:
 
     def __init__(self, engines: "Engines") -> None:
         self._engines = engines
+        self.process = engines.process
         self.temporal = engines.temporal
         self.case_id = str(uuid4())
-        self.ref = CaseRef(PROCESS, self.case_id, "V-1")
+        self.ref = CaseRef(self.process.name, self.case_id, "V-1")
         self.asked: list[str] = []
         """What the workflow asked for: the address of a step (`?` behind it: only find out), or an engine activity."""
         self.calls: list[Any] = []
@@ -156,7 +165,7 @@ class Engine:
         return self.latest
 
     def news_at(self, version: int, now: Situation | None = None, **more: Any) -> News:
-        now = replace(now or SITUATIONS["running"], version=version, case_id=UUID(self.case_id))
+        now = replace(now or self._engines.running, version=version, case_id=UUID(self.case_id))
         facts = CaseFacts(business_key="V-1", title="", subject={}, subject_revision=1, opened_at=NOW, changed_at=NOW)
         declared = now.process.transition(now.operation.name) if now.operation else None
         steps = step_documents(now.process, declared.steps if declared else (), now.effects, [])
@@ -173,7 +182,7 @@ class Engine:
         return self.answer("settled", happened=False)
 
     def finished(self, **more: Any) -> FinishAnswer:
-        news = self.news(more.pop("now", situation("active")), **more)
+        news = self.news(more.pop("now", self._engines.at_rest), **more)
         return FinishAnswer("finished", news.version, news=news)
 
     def order(self, name: str, fence: int, **more: Any) -> Order:
@@ -181,6 +190,11 @@ class Engine:
         kind = "override" if name in {"undo", "force_cancel"} else "transition"
         fields: dict[str, Any] = {"takes_over": True, "story": kind == "transition", "version": self.version}
         return Order(f"operation-{fence}", kind, name, fence, **(fields | more))
+
+    def took_back(self, *steps: str, fence: int = 1) -> TakeBackAnswer:
+        """What stood of these steps, which the story takes back now."""
+        news = self.news()
+        return TakeBackAnswer("offsets", news.version, [self.offset(step, fence) for step in steps], news)
 
     def offset(self, step: str, fence: int, *, settled: bool = True) -> Offset:
         return Offset(f"operation-{fence}:{step}", step, settled=settled)
@@ -197,9 +211,9 @@ class Engine:
     async def send(self, *orders: Order, news: News | None = None, again: bool = False) -> WorkflowHandle[Any, Any]:
         """Signal with start, as the dispatcher does."""
         return await self._engines.client.start_workflow(
-            PROCESS,
+            self.process.name,
             self.ref,
-            id=workflow_id(PROCESS, self.case_id),
+            id=workflow_id(self.process.name, self.case_id),
             task_queue=self._engines.task_queue,
             start_signal=messages.PERFORM,
             start_signal_args=[Perform(list(orders), news or self.news_at(self.version), again=again)],
@@ -211,7 +225,7 @@ class Engine:
 
     @property
     def handle(self) -> WorkflowHandle[Any, Any]:
-        return self._engines.client.get_workflow_handle(workflow_id(PROCESS, self.case_id))
+        return self._engines.client.get_workflow_handle(workflow_id(self.process.name, self.case_id))
 
     async def time_passes(self, by: timedelta) -> None:
         await self.temporal.sleep(by)
@@ -226,8 +240,9 @@ class Engine:
             answers.clear()
         for gate in self._gates:
             gate.set()
-        closed = Order("operation-999", "transition", "reject", 999, takes_over=True, finished=True)
-        await self.send(closed, news=self.news_at(9999, situation("rejected"), final=True))
+        final = next(state.name for state in self.process.states if state.final)
+        closed = Order("operation-999", "transition", "close", 999, takes_over=True, finished=True)
+        await self.send(closed, news=self.news_at(9999, situation(final, self.process), final=True))
 
 
 async def _beat() -> None:
@@ -239,8 +254,19 @@ async def _beat() -> None:
 class Engines:
     """Every case's engine, and the activities that lead to them."""
 
-    def __init__(self, temporal: WorkflowEnvironment, client: Client) -> None:
+    def __init__(
+        self,
+        temporal: WorkflowEnvironment,
+        client: Client,
+        *,
+        process: Process = VENDOR_ONBOARDING,
+        running: Situation = SITUATIONS["running"],
+        at_rest: Situation | None = None,
+    ) -> None:
         self.temporal = temporal
+        self.process = process
+        self.running, self.at_rest = running, at_rest or situation("active")
+        """How the case stands where a test says nothing: while an operation runs, and when it is over."""
         self.client = client
         """Without time skipping: waiting for a result does not move the clock."""
         self.task_queue = f"caseward-{uuid4()}"
@@ -252,14 +278,13 @@ class Engines:
         return engine
 
     def activities(self) -> list[Callable[..., Awaitable[Any]]]:
-        steps = [self.step_activity(step.name) for step in VENDOR_ONBOARDING.steps.values()]
-        steps += [
-            self.step_activity(step.name + UNDO_SUFFIX) for step in VENDOR_ONBOARDING.steps.values() if step.compensable
-        ]
+        declared = self.process.steps.values()
+        steps = [self.step_activity(step.name) for step in declared]
+        steps += [self.step_activity(step.name + UNDO_SUFFIX) for step in declared if step.compensable]
         return [*steps, *self._engine_activities()]
 
     def step_activity(self, name: str) -> Callable[..., Awaitable[Any]]:
-        @activity.defn(name=activity_name(PROCESS, name))
+        @activity.defn(name=activity_name(self.process.name, name))
         async def run_step(call: StepCall) -> StepAnswer:
             engine = self._by_case[call.case_id]
             where = f"{name}?" if call.settle_only else name
@@ -278,10 +303,15 @@ class Engines:
             engine = self._by_case[call.case_id]
             return await engine.respond("finish", call, engine.finished)
 
+        @activity.defn(name=messages.TAKE_BACK)
+        async def take_back(call: TakeBackCall) -> TakeBackAnswer:
+            engine = self._by_case[call.case_id]
+            return await engine.respond("take back", call, engine.took_back)
+
         @activity.defn(name=messages.PASS_DEADLINE)
         async def pass_deadline(call: DeadlineCall) -> News:
             engine = self._by_case[call.case_id]
-            return await engine.respond("deadline", call, lambda: engine.news(situation("in_review")))
+            return await engine.respond("deadline", call, lambda: engine.news(self.at_rest))
 
         @activity.defn(name=messages.BLOCK)
         async def block(call: BlockCall) -> News:
@@ -298,7 +328,7 @@ class Engines:
             engine = self._by_case[call.case_id]
             return await engine.respond(f"missing {address(call)}", call, lambda: engine.answer("blocked"))
 
-        return [load, finish, pass_deadline, block, admit, step_missing]
+        return [load, finish, take_back, pass_deadline, block, admit, step_missing]
 
 
 def our_fault() -> ApplicationError:

@@ -2,9 +2,12 @@
 
 from dev.sandbox.partner import Partner
 from dev.sandbox.partners.bank import BANK
+from dev.sandbox.partners.car_rental import CAR_RENTAL
 from dev.sandbox.partners.erp import ERP
+from dev.sandbox.partners.hotel import HOTEL
 from dev.sandbox.partners.mail import MAIL
 from dev.sandbox.partners.registry import REGISTRY
 from dev.sandbox.partners.screening import SCREENING
+from dev.sandbox.partners.vouchers import VOUCHERS
 
-PARTNERS: tuple[Partner, ...] = (REGISTRY, SCREENING, BANK, ERP, MAIL)
+PARTNERS: tuple[Partner, ...] = (REGISTRY, SCREENING, BANK, ERP, MAIL, HOTEL, CAR_RENTAL, VOUCHERS)

@@ -1,7 +1,9 @@
 """The bank: does again whatever it is told again, but can be asked what it did under a key."""
 
 from secrets import token_hex
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from dev.sandbox.partner import Call, Partner, Refusal, Request
 
@@ -35,6 +37,49 @@ def resume_payee(request: Payee) -> dict[str, Any]:
     return {"payee_id": request.payee_id, "suspended": False}
 
 
+class Authorisation(Request):
+    card: str
+    minor_units: Annotated[int, Field(ge=1)]
+    currency: str
+    reference: str
+
+
+class Authorised(Request):
+    authorisation: str
+
+
+class Capture(Request):
+    authorisation: str
+    minor_units: Annotated[int, Field(ge=1)]
+    currency: str
+    reference: str
+
+
+class Refund(Request):
+    capture: str
+    minor_units: Annotated[int, Field(ge=1)]
+    currency: str
+    reference: str
+
+
+def authorise(request: Authorisation) -> dict[str, Any]:
+    if "declined" in request.card:
+        raise Refusal("card_declined", "The card is declined")
+    return {"authorisation": f"AU-{token_hex(6).upper()}"}
+
+
+def void(request: Authorised) -> dict[str, Any]:
+    return {"authorisation": request.authorisation, "voided": True}
+
+
+def capture(request: Capture) -> dict[str, Any]:  # noqa: ARG001  every capture has a number of its own
+    return {"capture": f"CA-{token_hex(6).upper()}"}
+
+
+def refund(request: Refund) -> dict[str, Any]:  # noqa: ARG001  every refund has a number of its own
+    return {"refund": f"RF-{token_hex(6).upper()}"}
+
+
 BANK = Partner(
     name="bank",
     probe=True,
@@ -44,6 +89,10 @@ BANK = Partner(
         Call("close_payee", "/payees/{payee_id}/close", Payee, close_payee),
         Call("suspend_payee", "/payees/{payee_id}/suspend", Payee, suspend_payee),
         Call("resume_payee", "/payees/{payee_id}/resume", Payee, resume_payee),
+        Call("authorise", "/authorisations", Authorisation, authorise),
+        Call("void", "/authorisations/{authorisation}/void", Authorised, void),
+        Call("capture", "/authorisations/{authorisation}/capture", Capture, capture),
+        Call("refund", "/captures/{capture}/refund", Refund, refund),
     ),
     refusal=Refusal("account_closed", "Account closed"),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,27 +18,44 @@ from caseward.db.session import Database
 from cli.client import Client, Refused
 from cli.tokens import sign_token
 from dev.stack import Stack
-from processes.vendor_onboarding import Vendor
 from settings import Settings
 from tests.faults.invariants import violations
+from tests.playbook import Playbook
+from tests.processes import PLAYBOOKS
+from tests.processes.vendor_onboarding import EXAMPLE, PLAYBOOK
 
 Json = dict[str, Any]
-EXAMPLE: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
-PATIENCE = timedelta(seconds=90)
+__all__ = ["EXAMPLE", "PATIENCE", "Company", "Json", "acting", "company_on"]
+PATIENCE = timedelta(seconds=300)
 
 
 @dataclass
 class Company:
-    """Requesters, a reviewer and an operator, each with a client of the API."""
+    """The people of every process, and those of vendor onboarding by name, each with a client of the API."""
 
     stack: Stack
     settings: Settings
-    requester: Client
-    reviewer: Client
-    lead: Client
-    operator: Client
+    people: Mapping[str, Mapping[str, Client]]
+    """By process, and by the name that its playbook gives them."""
     database: Database
     sandbox: httpx2.AsyncClient
+
+    @property
+    def requester(self) -> Client:
+        return self.people[PLAYBOOK.name]["requester"]
+
+    @property
+    def reviewer(self) -> Client:
+        return self.people[PLAYBOOK.name]["reviewer"]
+
+    @property
+    def lead(self) -> Client:
+        return self.people[PLAYBOOK.name]["lead"]
+
+    @property
+    def operator(self) -> Client:
+        """May do what operators may, on the cases of every process."""
+        return self.people[PLAYBOOK.name]["operator"]
 
     async def insist(self, send: Callable[[str], Awaitable[Json]]) -> Json:
         """Send a command until it is answered, always under the same key, as a careful service does."""
@@ -54,12 +71,32 @@ class Company:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def draft(self, name: str = "V") -> Json:
-        """A vendor named as its case, so that a fault of the sandbox can be aimed at it."""
+    async def opened(self, playbook: Playbook, name: str = "V") -> Json:
+        """A case whose subject is named as itself, so that a fault of the sandbox can be aimed at it."""
         business_key = f"{name}-{uuid4().hex[:10]}"
-        subject = {**EXAMPLE, "legal_name": business_key, "bank_account": {**EXAMPLE["bank_account"]}}
-        subject["bank_account"]["holder"] = business_key
-        return await self.insist(lambda key: self.requester.open("vendor_onboarding", business_key, subject, key=key))
+        who = self.people[playbook.name][playbook.takes[playbook.process.opening.name]]
+        subject = playbook.subjects[0](business_key)
+        return await self.insist(lambda key: who.open(playbook.name, business_key, subject, key=key))
+
+    async def take(self, playbook: Playbook, case: Json, transition: str) -> Json:
+        """A transition by whoever takes it, with its input."""
+        who = self.people[playbook.name][playbook.takes[transition]]
+        given = playbook.input(transition, case)
+        return await self.insist(lambda key: who.take(case, transition, given, key=key))
+
+    async def brought_to(self, playbook: Playbook, state: str) -> Json:
+        """A new case at rest in `state`."""
+        case = await self.opened(playbook)
+        if playbook.process.opening.steps:
+            case = await self.settled(case, playbook.ends(playbook.process.opening.name))
+        for transition in playbook.way(state):
+            await self.take(playbook, case, transition)
+            case = await self.settled(case, playbook.ends(transition))
+        return case
+
+    async def draft(self, name: str = "V") -> Json:
+        """A vendor of its own."""
+        return await self.opened(PLAYBOOK, name)
 
     async def in_review(self) -> Json:
         """A vendor whose checks are done."""
@@ -88,13 +125,16 @@ class Company:
     async def decide(self, blocked: Json) -> None:
         """What an operator does about an unknown outcome: look at the partner's side, and say so."""
         info = blocked["condition_info"]
-        step = next(s for s in blocked["operation"]["steps"] if s["name"] == info["step"])
+        steps = blocked["operation"]["steps"]
+        step = next(s for s in steps if s["name"] == info["step"] and s["state"] == "blocked")
         if step["outcome"] != "unknown":  # what was ordered about it has not come to its turn yet
             await asyncio.sleep(0.2)
             return
         happened = await self.ledger(key=step["effect_key"])
         if happened:
-            override, given = "mark_done", {"result": {"message_id": happened[0]["answer"]["message_id"]}}
+            doing = step["direction"] == "do"
+            playbook, answer = PLAYBOOKS[blocked["process"]], happened[0]["answer"]
+            override, given = "mark_done", {"result": playbook.result(step["name"], answer) if doing else {}}
         else:
             override, given = "retry", {"happened": False}
         with suppress(Refused):  # it moved on meanwhile, which the next look will show
@@ -149,15 +189,19 @@ async def company_on(settings: Settings) -> AsyncIterator[Company]:
         def person(actor: str, *roles: str) -> Client:
             return Client(settings.api_url, sign_token(settings, actor=actor, roles=roles))
 
+        people = {
+            name: {
+                who: await parts.enter_async_context(person(f"{who}-1", *roles))
+                for who, roles in playbook.everybody.items()
+            }
+            for name, playbook in PLAYBOOKS.items()
+        }
         database = Database.connect(stack.database_url, pool_size=4)
         parts.push_async_callback(database.close)
         yield Company(
             stack=stack,
             settings=settings,
-            requester=await parts.enter_async_context(person("requester-1", "vendor_requester")),
-            reviewer=await parts.enter_async_context(person("reviewer-1", "vendor_reviewer")),
-            lead=await parts.enter_async_context(person("lead-1", "vendor_lead")),
-            operator=await parts.enter_async_context(person("operator-1", "operator", "senior_operator")),
+            people=people,
             database=database,
             sandbox=await parts.enter_async_context(
                 httpx2.AsyncClient(base_url=settings.sandbox_url, trust_env=False, timeout=20)

@@ -79,7 +79,7 @@ class Report:
             f"| command under fire | {' | '.join(f'`{column}`' if '.' in column else column for column in columns)} |",
             f"|---|{'---|' * len(columns)}",
         ]
-        for scenario in SCENARIOS:
+        for scenario in (row for rows in SCENARIOS.values() for row in rows):
             cells = [self.matrix[column].get(scenario.name) for column in columns]
             shown = [f"{cell['cases']} / {cell['violations']}" if cell else "" for cell in cells]
             lines.append(f"| {scenario.name} | {' | '.join(shown)} |")

@@ -23,26 +23,14 @@ from caseward.db.tables import Attempt, Effect, Message
 from caseward.messages import OVERRIDE, Order, workflow_id
 from caseward.outbox import store
 from processes import CATALOGUE
-from tests.faults.company import EXAMPLE, Company
-from tests.faults.people import PATIENCE, Json, Person, Sent, offered, open_steps, result_of
+from tests.faults.company import Company
+from tests.faults.people import PATIENCE, Json, Person, Sent, offered, open_steps
+from tests.playbook import Playbook
 
 T = TypeVar("T")
-PROCESS = "vendor_onboarding"
 AT_WORK = frozenset({"queued", "running", "undoing"})
 GLANCE = timedelta(seconds=1)  # how long a move watches the machine work before the next one comes
 TO_REST = timedelta(seconds=75)
-# The natural way on from each state, and who takes it.
-ONWARD: Mapping[str, tuple[str, str]] = {
-    "draft": ("submit", "requester"),
-    "in_review": ("approve", "reviewer"),
-    "changes_requested": ("resubmit", "requester"),
-    "active": ("suspend", "reviewer"),
-    "suspended": ("reinstate", "lead"),
-    "rejected": ("reopen", "requester"),
-    "cancelled": ("reopen", "lead"),
-}
-# Calls whose requests name the vendor, so that a fault hits this case alone.
-AIMED = frozenset({"check_tax_id", "screen", "verify_account", "create_vendor", "open_payee", "send"})
 
 
 class Move(Protocol):
@@ -57,9 +45,9 @@ class Onward:
 
     async def play(self, day: "CaseDay") -> None:
         case, _ = await day.people["operator"].see(day.case_id)
-        if case["state"] in ONWARD:
-            name, who = ONWARD[case["state"]]
-            await day.ask(who, "transition", name)
+        name = day.playbook.onward.get(case["state"])
+        if name is not None:
+            await day.ask(day.playbook.takes[name], "transition", name)
 
 
 @dataclass(frozen=True)
@@ -109,7 +97,7 @@ class Signal:
 
         async def send() -> None:
             temporal = await TemporalClient.connect(day.company.stack.temporal_address, namespace="caseward")
-            await temporal.get_workflow_handle(workflow_id(PROCESS, day.case_id)).signal(OVERRIDE, given)
+            await temporal.get_workflow_handle(workflow_id(day.playbook.name, day.case_id)).signal(OVERRIDE, given)
 
         await insist(send)
 
@@ -129,7 +117,7 @@ class Fault:
         order = {"partner": self.partner, "call": self.call, "mode": self.mode, "times": self.times}
         if self.seconds is not None:
             order |= {"seconds": self.seconds, "outcome": self.outcome}
-        await day.company.fault(**order, **({"match": day.name} if self.call in AIMED else {}))
+        await day.company.fault(**order, **({"match": day.name} if self.call in day.playbook.named_in else {}))
 
 
 @dataclass(frozen=True)
@@ -187,7 +175,8 @@ class Redeliver:
 class CasePlan:
     """How a case's day goes."""
 
-    tax_id: str
+    subject: int
+    """Which of the playbook's subjects."""
     faults: tuple[Fault, ...]
     depth: int
     """How many transitions come before anything unusual is done."""
@@ -215,6 +204,7 @@ class CaseDay:
     """One case, as long as it is watched."""
 
     company: Company
+    playbook: Playbook
     people: Mapping[str, Person]
     name: str
     case_id: str = ""
@@ -224,17 +214,16 @@ class CaseDay:
     async def play(self, plan: CasePlan) -> None:
         for fault in plan.faults:
             await fault.play(self)
-        await self.open(plan.tax_id)
+        await self.open(plan.subject)
         for move in (*(Onward(), SeeItWork()) * plan.depth, *plan.moves):
             await move.play(self)
             await self.somebody_is_named()
             self.moved()
 
-    async def open(self, tax_id: str) -> None:
-        subject = {**EXAMPLE, "legal_name": self.name, "tax_id": tax_id}
-        subject["bank_account"] = {**EXAMPLE["bank_account"], "holder": self.name}
-        body = {"business_key": self.name, "subject": subject}
-        answer = await self.people["requester"].send("/v1/vendor-onboarding", body, key=str(uuid4()))
+    async def open(self, subject: int) -> None:
+        body = {"business_key": self.name, "subject": self.playbook.subjects[subject](self.name)}
+        who = self.people[self.playbook.takes[self.playbook.process.opening.name]]
+        answer = await who.send(f"/v1/{self.playbook.process.path}", body, key=str(uuid4()))
         assert answer.status_code == 201, answer.text
         self.case_id = answer.json()["case_id"]
 
@@ -271,8 +260,7 @@ class CaseDay:
         """The action that is meant and what is sent with it; of step overrides the one that is true."""
         if kind == "transition":
             action = offered(case, kind, name)
-            inputs = {"resubmit": {"vendor": case["subject"]}, "request_changes": GROUNDS, "reject": GROUNDS}
-            given = {**inputs, "suspend": GROUNDS}.get(name, {})
+            given = self.playbook.input(name, case)
             return (action, {"input": given, "reason": "It is the next thing"}) if action else None
         steps = open_steps(case)
         if name not in {"retry", "skip", "mark_done"}:
@@ -295,8 +283,8 @@ class CaseDay:
         elif name == "mark_done":
             name = "retry"
         if name == "mark_done":
-            known = result_of(PROCESS, step["name"], happened[0]["answer"]) if step["direction"] == "do" else {}
-            body["result"] = known
+            done = step["direction"] == "do"
+            body["result"] = self.playbook.result(step["name"], happened[0]["answer"]) if done else {}
         elif step["outcome"] == "acknowledged":
             return None  # it may still come, and nobody can say that it won't
         elif not happened:
@@ -335,7 +323,8 @@ class CaseDay:
             if case["operation"] is None:
                 return
             rounds += 1
-            if case["proposals"] and await self.answer("lead", "confirm"):
+            confirmer = self.playbook.confirmer
+            if case["proposals"] and confirmer and await self.answer(confirmer, "confirm"):
                 continue
             if case["condition"] == "blocked":
                 await self.decide(case, rounds)
@@ -359,9 +348,6 @@ class CaseDay:
         which = open_steps(case).index(step)
         if await self.ask("operator", "override", name, which=which) is None:
             await self.ask("operator", "override", "force_cancel")
-
-
-GROUNDS: Json = {"grounds": "The extract is older than three months."}
 
 
 async def insist(work: Callable[[], Awaitable[T]]) -> T:
@@ -404,7 +390,7 @@ async def time_passes(database: Database, case_id: UUID, by: timedelta) -> None:
                 version=work.case.version,
             )
             told = {"order": asdict(nudge), "news": asdict(work.news())}
-            payload = {"process": PROCESS, "business_key": work.case.business_key, **told}
+            payload = {"process": work.process.name, "business_key": work.case.business_key, **told}
             store.put(session, case_id=case_id, operation_id=None, payload=payload)
 
 
@@ -425,7 +411,7 @@ async def leases_lapse(database: Database, cases: list[UUID]) -> None:
     await insist(lapse)
 
 
-async def play(company: Company, people: Mapping[str, Person], plan: DayPlan) -> list[Any]:
+async def play(company: Company, playbook: Playbook, people: Mapping[str, Person], plan: DayPlan) -> list[Any]:
     """A whole day; gives its cases, all at rest."""
     moves, changed = 0, asyncio.Event()
 
@@ -434,7 +420,7 @@ async def play(company: Company, people: Mapping[str, Person], plan: DayPlan) ->
         moves += 1
         changed.set()
 
-    days = [CaseDay(company, people, f"S-{uuid4().hex[:12]}", moved=moved) for _ in plan.cases]
+    days = [CaseDay(company, playbook, people, f"S-{uuid4().hex[:12]}", moved=moved) for _ in plan.cases]
 
     async def kill_one_after_the_other() -> None:
         for order in sorted(plan.kills, key=lambda each: each.after):

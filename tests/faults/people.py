@@ -13,14 +13,11 @@ from uuid import uuid4
 import httpx2
 
 from cli.tokens import sign_token
-from processes import CATALOGUE
 from settings import Settings
 
 Json = dict[str, Any]
 PATIENCE = timedelta(seconds=60)
 UNAVAILABLE, STALE = 503, 412
-# What the results of the steps are called in the partners' answers, where it is not the same.
-_REFERENCE = ("reference", "vendor_number", "payee_id")
 
 
 class PolicyBroken(AssertionError):
@@ -108,16 +105,6 @@ class Person:
         other = await self.send(sent.href, {**sent.body, "reason": "Another reason"}, key=sent.key)
         if other.status_code != 422 or other.json()["code"] != "idempotency_key_reused":
             raise PolicyBroken(f"{sent.key} was given to another command: {other.status_code} {other.text}")
-
-
-def result_of(process: str, step: str, answer: Json) -> Json:
-    """What `mark_done` wants, from the partner's answer."""
-    known = dict(answer)
-    known["reference"] = next((answer[name] for name in _REFERENCE if name in answer), None)
-    if "hits" in answer:
-        known["hits"] = len(answer["hits"])
-    fields = CATALOGUE[process].steps[step].result.model_fields
-    return {name: known[name] for name in fields if name in known}
 
 
 def offered(case: Json, kind: str, name: str, step: str | None = None) -> Json | None:

@@ -1,10 +1,11 @@
 """The rows of the kill matrix: one for each command and override, told up to the moment at which something dies.
 
-A new row is a function for what comes before, the command itself, and where it must end.
+They are derived from a process's declaration and its playbook. A new row is a function for what comes before, the
+command itself, and where it must end; what a process has no place for gives no row.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from temporalio.client import Client as TemporalClient
@@ -13,9 +14,12 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from caseward.messages import workflow_id
 from tests.faults.company import PATIENCE, Company, Json, acting
+from tests.playbook import Playbook
+from tests.processes import PLAYBOOKS
 
 Arrange = Callable[[Company], Awaitable[Json]]
 Act = Callable[[Company, Json], Awaitable[Json]]
+SLOW = 1.5  # seconds a partner takes where something has to happen meanwhile
 
 
 @dataclass(frozen=True)
@@ -40,78 +44,117 @@ async def nothing(_company: Company) -> Json:
     return {}
 
 
-async def a_draft(company: Company) -> Json:
-    return await company.draft()
+@dataclass(frozen=True)
+class Before:
+    """What may come before, for one process."""
 
+    playbook: Playbook
 
-async def in_review(company: Company) -> Json:
-    return await company.in_review()
+    def at(self, state: str) -> Arrange:
+        """At rest."""
+        return lambda company: company.brought_to(self.playbook, state)
 
+    def before_main(self, step: str, mode: str, **more: float) -> Arrange:
+        """About to take the main transition; this step's partner will do something wrong."""
 
-async def active(company: Company) -> Json:
-    case = await in_review(company)
-    await company.approve(case)
-    return await company.settled(case, "active")
+        async def arrange(company: Company) -> Json:
+            case = await company.brought_to(self.playbook, self.playbook.start(self.playbook.main))
+            await self.fault(company, case, step, mode, **more)
+            return case
 
+        return arrange
 
-async def cancelled(company: Company) -> Json:
-    case = await in_review(company)
-    await company.insist(lambda key: company.requester.take(case, "cancel", key=key))
-    return await company.settled(case, "cancelled")
+    async def fault(self, company: Company, case: Json, step: str, mode: str, **more: float) -> None:
+        partner, call = self.playbook.partner_of(step), self.playbook.calls[step]
+        assert call in self.playbook.named_in, f"{call} names no case, so a fault would hit any"
+        order = {"times": 1, "match": case["business_key"], **more}
+        await company.fault(partner=partner, call=call, mode=mode, **order)
 
+    def under_main(self, step: str, mode: str, until: Callable[[Json], bool], **more: float) -> Arrange:
+        """The main transition is under way, and has come so far."""
 
-def blocked_at(partner: str, call: str, mode: str) -> Arrange:
-    """Approved, and blocked at this call."""
+        async def arrange(company: Company) -> Json:
+            case = await self.before_main(step, mode, **more)(company)
+            await company.take(self.playbook, case, self.playbook.main)
+            return await company.operator.until(case["case_id"], until, within=PATIENCE)
 
-    async def arrange(company: Company) -> Json:
-        case = await in_review(company)
-        await company.fault(partner=partner, call=call, mode=mode, times=1, match=case["business_key"])
-        await company.approve(case)
-        return await blocked(company, case)
+        return arrange
 
-    return arrange
+    def blocked_at(self, step: str, mode: str) -> Arrange:
+        return self.under_main(step, mode, is_blocked)
 
+    def about_to_try_again(self) -> Arrange:
+        """The partner answers with a fault of its own: nothing is under way, a timer is what comes next."""
+        step = self.playbook.middle
+        return self.under_main(step, "error", lambda now: step_states(now).get(step) == "retrying", times=2)
 
-async def screening_proposed_as_done(company: Company) -> Json:
-    """The screening refused, an operator says that it was done by hand, and somebody else has to confirm that."""
-    case = await company.draft()
-    match = case["business_key"]
-    await company.fault(partner="screening", call="screen", mode="reject", times=1, match=match)
-    await company.insist(lambda key: company.requester.take(case, "submit", key=key))
-    # Screened last or first: what is proposed must be about the case as it stands then.
-    await company.operator.until(
-        case["case_id"],
-        lambda now: sorted(step_states(now).values()) == ["blocked", "succeeded", "succeeded"],
-        within=PATIENCE,
-    )
-    by_hand = {"reference": "SCR-BY-HAND", "hits": 0}
-    proposed = await override("mark_done", step="screen_sanctions", result=by_hand)(company, case)
-    return {**case, "proposal": proposed["operation_id"]}
+    def held_up(self) -> Arrange:
+        """An operator paused the case while one step was at its partner, so that the next partner hears nothing."""
+        step = self.playbook.middle
+        before = self.playbook.before(step)
 
+        async def arrange(company: Company) -> Json:
+            case = await self.under_main(before, "slow", acting(before), seconds=SLOW)(company)
+            await override("pause")(company, case)
+            # This step is held up, or the one before it where its answer came too late and it would be asked again.
+            return await company.operator.until(
+                case["case_id"], lambda now: "paused" in step_states(now).values(), within=PATIENCE
+            )
 
-async def held_up_before_the_bank(company: Company) -> Json:
-    """Approved; an operator paused the case while the ERP was at it, so that the bank hears nothing."""
-    case = await in_review(company)
-    match = case["business_key"]
-    await company.fault(partner="erp", call="create_vendor", mode="slow", times=1, seconds=1.5, match=match)
-    await company.approve(case)
-    await company.operator.until(case["case_id"], acting("create_in_erp"), within=PATIENCE)
-    await override("pause")(company, case)
-    # The bank's step is held up, or the ERP's where its answer came too late and it would have to be asked again.
-    return await company.operator.until(
-        case["case_id"], lambda now: "paused" in step_states(now).values(), within=PATIENCE
-    )
+        return arrange
 
+    def in_the_middle(self) -> Arrange:
+        """A partner is at it; however late the command comes, the last step keeps the operation in flight."""
+        step, last = self.playbook.middle, self.playbook.last
 
-async def about_to_try_again(company: Company) -> Json:
-    """Approved, and the bank answered with a fault of its own: nothing is under way, a timer is what comes next."""
-    case = await in_review(company)
-    match = case["business_key"]
-    await company.fault(partner="bank", call="open_payee", mode="error", times=2, match=match)
-    await company.approve(case)
-    return await company.operator.until(
-        case["case_id"], lambda now: step_states(now).get("open_payee") == "retrying", within=PATIENCE
-    )
+        async def arrange(company: Company) -> Json:
+            case = await self.before_main(step, "slow", seconds=SLOW)(company)
+            await self.fault(company, case, last, "reject")
+            await company.take(self.playbook, case, self.playbook.main)
+            return await company.operator.until(case["case_id"], acting(step), within=PATIENCE)
+
+        return arrange
+
+    def compensation_blocked(self) -> Arrange:
+        """An undo that the partner refuses."""
+        step = self.playbook.middle
+        undo = f"{step}:undo"
+
+        async def arrange(company: Company) -> Json:
+            case = await company.brought_to(self.playbook, self.playbook.start(self.playbook.main))
+            done = await company.take(self.playbook, case, self.playbook.main)
+            case = await company.settled(case, self.playbook.ends(self.playbook.main))
+            await company.fault(
+                partner=self.playbook.partner_of(step),
+                call=self.playbook.calls[undo],
+                mode="reject",
+                times=1,
+                key=f"{done['operation_id']}:{undo}",
+            )
+            await override("undo")(company, case)
+            return await company.operator.until(case["case_id"], is_blocked, within=PATIENCE)
+
+        return arrange
+
+    def proposed_as_done(self, step: str, transition: str) -> Arrange:
+        """A step refused, an operator says that it was done by hand, and somebody else has to confirm that."""
+
+        async def arrange(company: Company) -> Json:
+            case = await company.brought_to(self.playbook, self.playbook.start(transition))
+            await self.fault(company, case, step, "reject")
+            await company.take(self.playbook, case, transition)
+
+            def alone(now: Json) -> bool:  # whatever runs beside it is over: what is proposed is about a case at rest
+                states = step_states(now)
+                others = {state for name, state in states.items() if name != step}
+                return states.get(step) == "blocked" and others <= {"succeeded", "not_needed", "pending"}
+
+            await company.operator.until(case["case_id"], alone, within=PATIENCE)
+            by_hand = self.playbook.by_hand[step]
+            proposed = await override("mark_done", step=step, result=by_hand)(company, case)
+            return {**case, "proposal": proposed["operation_id"]}
+
+        return arrange
 
 
 def step_states(now: Json) -> dict[str, str]:
@@ -119,55 +162,19 @@ def step_states(now: Json) -> dict[str, str]:
     return {step["name"]: step["state"] for step in (now["operation"] or {"steps": []})["steps"]}
 
 
-async def bank_does_it_later(company: Company) -> Json:
-    """About to be approved; the bank will only acknowledge, and call back twice."""
-    case = await in_review(company)
-    match = case["business_key"]
-    await company.fault(partner="bank", call="open_payee", mode="callback_twice", times=1, seconds=1.0, match=match)
-    return case
-
-
-async def opening_the_payee(company: Company) -> Json:
-    """Approved, and the bank is at it; however late the command comes, the mail keeps the operation in flight."""
-    case = await in_review(company)
-    match = case["business_key"]
-    await company.fault(partner="bank", call="open_payee", mode="slow", times=1, seconds=1.5, match=match)
-    await company.fault(partner="mail", call="send", mode="reject", times=1, match=match)
-    await company.approve(case)
-    return await company.operator.until(case["case_id"], acting("open_payee"), within=PATIENCE)
-
-
-async def compensation_blocked(company: Company) -> Json:
-    """An undo that the bank refuses."""
-    case = await active(company)
-    opened = next(e for e in await company.ledger(partner="bank") if is_payee_of(case, e))
-    match = opened["answer"]["payee_id"]
-    await company.fault(partner="bank", call="close_payee", mode="reject", times=1, match=match)
-    await company.insist(lambda key: company.operator.override(case, "undo", reason="Wrong vendor", send={"key": key}))
-    return await blocked(company, case)
-
-
-def is_payee_of(case: Json, entry: Json) -> bool:
-    return entry["call"] == "open_payee" and case["business_key"] in entry["request"]["holder"]
-
-
-async def blocked(company: Company, case: Json) -> Json:
-    return await company.operator.until(case["case_id"], lambda now: now["condition"] == "blocked", within=PATIENCE)
+def is_blocked(now: Json) -> bool:
+    return now["condition"] == "blocked"
 
 
 # --- the command under fire -------------------------------------------------------------------------------------------
 
 
-async def open_a_case(company: Company, _nothing: Json) -> Json:
-    return await company.draft()
+def open_a_case(playbook: Playbook) -> Act:
+    return lambda company, _nothing: company.opened(playbook)
 
 
-def take(who: str, transition: str, **given: object) -> Act:
-    async def act(company: Company, case: Json) -> Json:
-        person = getattr(company, who)
-        return await company.insist(lambda key: person.take(case, transition, dict(given), key=key))
-
-    return act
+def take(playbook: Playbook, transition: str) -> Act:
+    return lambda company, case: company.take(playbook, case, transition)
 
 
 def override(name: str, **given: object) -> Act:
@@ -179,11 +186,15 @@ def override(name: str, **given: object) -> Act:
     return act
 
 
-async def mark_mail_done(company: Company, case: Json) -> Json:
-    """The operator looks at the mail system, and finds the letter there."""
-    step = next(step for step in case["operation"]["steps"] if step["name"] == "send_welcome")
-    sent = await company.ledger(key=step["effect_key"])
-    return await override("mark_done", result={"message_id": sent[0]["answer"]["message_id"]})(company, case)
+def mark_done_by_the_ledger(playbook: Playbook, name: str) -> Act:
+    """The operator looks at the partner's side, and finds the effect there."""
+
+    async def act(company: Company, case: Json) -> Json:
+        step = next(step for step in case["operation"]["steps"] if step["name"] == name)
+        sent = await company.ledger(key=step["effect_key"])
+        return await override("mark_done", result=playbook.result(name, sent[0]["answer"]))(company, case)
+
+    return act
 
 
 async def retry_by_signal(company: Company, case: Json) -> Json:
@@ -195,10 +206,17 @@ async def retry_by_signal(company: Company, case: Json) -> Json:
     return case
 
 
-async def confirm(company: Company, case: Json) -> Json:
-    """By the lead, without whom the operator's word is nothing; answers the operation that was proposed."""
-    href = f"/v1/operations/{case['proposal']}/confirm"
-    return await company.insist(lambda key: company.lead.post(href, {"reason": "I have seen the report"}, key=key))
+def confirm(playbook: Playbook) -> Act:
+    """By somebody without whom the operator's word is nothing; answers the operation that was proposed."""
+    assert playbook.confirmer is not None, f"{playbook.name} has steps that others confirm, and names nobody for it"
+    who = playbook.confirmer
+
+    async def act(company: Company, case: Json) -> Json:
+        href = f"/v1/operations/{case['proposal']}/confirm"
+        person = company.people[playbook.name][who]
+        return await company.insist(lambda key: person.post(href, {"reason": "I have seen the report"}, key=key))
+
+    return act
 
 
 async def lose_the_workflow(company: Company, case: Json) -> Json:
@@ -226,38 +244,81 @@ async def retry_in_bulk(company: Company, case: Json) -> Json:
     return case
 
 
-async def replay_from_the_bank(company: Company, case: Json) -> Json:
-    """The ERP's vendor is kept, the payee closed and opened anew. The plan is asked for once, and then kept to."""
-    plan = await company.insist(
-        lambda key: company.operator.post(f"/v1/cases/{case['case_id']}/plan", {"step": "open_payee"}, key=key)
-    )
-    return await override("replay", step="open_payee", plan_hash=plan["plan_hash"])(company, case)
+def replay_from(step: str) -> Act:
+    """What comes before is kept, this and what follows done anew. The plan is asked for once, and then kept to."""
+
+    async def act(company: Company, case: Json) -> Json:
+        plan = await company.insist(
+            lambda key: company.operator.post(f"/v1/cases/{case['case_id']}/plan", {"step": step}, key=key)
+        )
+        return await override("replay", step=step, plan_hash=plan["plan_hash"])(company, case)
+
+    return act
 
 
-SCENARIOS = (
-    Scenario("open", nothing, open_a_case, "draft"),
-    Scenario("submit: steps side by side", a_draft, take("requester", "submit"), "in_review"),
-    Scenario("approve: steps in turn", in_review, take("reviewer", "approve"), "active"),
-    Scenario("callback, twice", bank_does_it_later, take("reviewer", "approve"), "active"),
-    Scenario(
-        "request_changes: no step", in_review, take("reviewer", "request_changes", grounds="Old."), "changes_requested"
-    ),
-    Scenario("reopen: a new run", cancelled, take("requester", "reopen"), "draft"),
-    Scenario("suspend: on what stands", active, take("reviewer", "suspend", grounds="A dispute."), "suspended"),
-    Scenario("retry", blocked_at("bank", "open_payee", "reject"), override("retry"), "active"),
-    Scenario("retry by signal", blocked_at("bank", "open_payee", "reject"), retry_by_signal, "active", by_api=False),
-    Scenario("bulk: retry", blocked_at("bank", "open_payee", "reject"), retry_in_bulk, "active"),
-    Scenario("skip", blocked_at("mail", "send", "reject"), override("skip"), "active"),
-    Scenario("mark_done over an unknown", blocked_at("mail", "send", "lose_reply"), mark_mail_done, "active"),
-    Scenario("undo of what is blocked", blocked_at("mail", "send", "reject"), override("undo"), "in_review"),
-    Scenario("undo of what is done", active, override("undo"), "in_review"),
-    Scenario("replay of what is blocked", blocked_at("mail", "send", "reject"), replay_from_the_bank, "active"),
-    Scenario("replay of what is done", active, replay_from_the_bank, "active"),
-    Scenario("force_cancel", blocked_at("mail", "send", "reject"), override("force_cancel"), "cancelled"),
-    Scenario("superseding: cancel over a running step", opening_the_payee, take("requester", "cancel"), "cancelled"),
-    Scenario("confirm: by hand, said two", screening_proposed_as_done, confirm, "in_review"),
-    Scenario("pause: at rest", in_review, override("pause"), "in_review"),
-    Scenario("resume: held up before a step", held_up_before_the_bank, override("resume"), "active"),
-    Scenario("workflow terminated", about_to_try_again, lose_the_workflow, "active", by_api=False, astray=True),
-    Scenario("compensation, retried", compensation_blocked, override("retry"), "in_review"),
-)
+# --- the rows ---------------------------------------------------------------------------------------------------------
+
+
+def scenarios_of(playbook: Playbook) -> tuple[Scenario, ...]:
+    """Every row of one process."""
+    rows = [*_transitions(playbook), *_overrides(playbook), *_others(playbook)]
+    return tuple(replace(row, name=f"{playbook.name}: {row.name}") for row in rows)
+
+
+def _transitions(playbook: Playbook) -> Iterator[Scenario]:
+    """Each transition once, from where it is usually taken."""
+    before, opening = Before(playbook), playbook.process.opening
+    for transition in playbook.process.transitions:
+        name, ends = transition.name, playbook.ends(transition.name)
+        if transition is opening:
+            yield Scenario(name, nothing, open_a_case(playbook), ends)
+        elif transition.source - playbook.process.pending_states:
+            yield Scenario(name, before.at(playbook.start(name)), take(playbook, name), ends)
+    main = playbook.transition(playbook.main)
+    if playbook.partner_of(playbook.middle) in playbook.answers_later:
+        later = before.before_main(playbook.middle, "callback_twice", seconds=1.0)
+        yield Scenario("callback, twice", later, take(playbook, main.name), playbook.ends(main.name))
+    if playbook.supersedes is not None:
+        over = playbook.transition(playbook.supersedes)
+        assert main.pending in over.source, f"{over.name} can't be taken while {main.name} runs"
+        name = f"superseding: {over.name} over a running step"
+        yield Scenario(name, before.in_the_middle(), take(playbook, over.name), playbook.ends(over.name))
+
+
+def _overrides(playbook: Playbook) -> Iterator[Scenario]:
+    """Each override where it is of use: on a step in the middle, on the last one, on what is done."""
+    before, ends = Before(playbook), playbook.ends(playbook.main)
+    start, middle, last = playbook.start(playbook.main), playbook.middle, playbook.last
+    undone = playbook.transition(playbook.main).undone or start
+    cancelled = playbook.process.force_cancel.to
+    refused, refused_last = before.blocked_at(middle, "reject"), before.blocked_at(last, "reject")
+    mark_done = mark_done_by_the_ledger(playbook, last)
+    yield Scenario("retry", refused, override("retry"), ends)
+    yield Scenario("retry by signal", refused, retry_by_signal, ends, by_api=False)
+    yield Scenario("bulk: retry", refused, retry_in_bulk, ends)
+    yield Scenario("skip", refused_last, override("skip"), ends)
+    yield Scenario("mark_done over an unknown", before.blocked_at(last, "lose_reply"), mark_done, ends)
+    yield Scenario("undo of what is blocked", refused_last, override("undo"), undone)
+    yield Scenario("undo of what is done", before.at(ends), override("undo"), undone)
+    yield Scenario("replay of what is blocked", refused_last, replay_from(middle), ends)
+    yield Scenario("replay of what is done", before.at(ends), replay_from(middle), ends)
+    yield Scenario("force_cancel", refused_last, override("force_cancel"), cancelled)
+    yield Scenario("compensation, retried", before.compensation_blocked(), override("retry"), undone)
+
+
+def _others(playbook: Playbook) -> Iterator[Scenario]:
+    """Confirmations, pauses, and a workflow that is lost."""
+    before, ends, start = Before(playbook), playbook.ends(playbook.main), playbook.start(playbook.main)
+    for step in playbook.by_hand:
+        # Of several transitions with the step, the first is the one that a case comes by anyhow.
+        owner = next(t for t in playbook.process.transitions if step in {each.name for each in t.steps})
+        name = "confirm: by hand, said two" if len(playbook.by_hand) == 1 else f"confirm: {step} by hand, said two"
+        proposed = before.proposed_as_done(step, owner.name)
+        yield Scenario(name, proposed, confirm(playbook), playbook.ends(owner.name))
+    yield Scenario("pause: at rest", before.at(start), override("pause"), start)
+    yield Scenario("resume: held up before a step", before.held_up(), override("resume"), ends)
+    lost = before.about_to_try_again()
+    yield Scenario("workflow terminated", lost, lose_the_workflow, ends, by_api=False, astray=True)
+
+
+SCENARIOS = {name: scenarios_of(playbook) for name, playbook in PLAYBOOKS.items()}

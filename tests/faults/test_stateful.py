@@ -18,7 +18,6 @@ import pytest_asyncio
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.faults.company import Company
 from tests.faults.days import (
     Answer,
@@ -38,30 +37,25 @@ from tests.faults.days import (
     play,
 )
 from tests.faults.people import Person
+from tests.playbook import Playbook
+from tests.processes import PLAYBOOKS
 
-WITH_ROLES = {
-    "requester": ("vendor_requester",),
-    "reviewer": ("vendor_reviewer",),
-    "lead": ("vendor_lead",),
-    "clerk": ("operator",),
-    "operator": ("operator", "senior_operator"),
-}
-TRANSITIONS = [transition.name for transition in VENDOR_ONBOARDING.transitions if not transition.opens]
-CALLS = {
-    "registry": ("check_tax_id",),
-    "screening": ("screen",),
-    "bank": ("verify_account", "open_payee", "close_payee", "suspend_payee", "resume_payee"),
-    "erp": ("create_vendor", "deactivate_vendor", "block_vendor", "unblock_vendor"),
-    "mail": ("send",),
-}
 LATER = ("acknowledge", "callback_twice", "callback_never")
-ANSWERS_LATER = ("bank",)  # of these we hear, by callback or by asking
 TO_SHOW = timedelta(seconds=15)  # until the last messages have told the workflows where their cases stand
 SHRINK = os.environ.get("CASEWARD_SHRINK") == "1"
 KILLS = ("api", "worker", "temporal", "postgres")
 
 
-def faults() -> st.SearchStrategy[Fault]:
+def calls_of(playbook: Playbook) -> dict[str, list[str]]:
+    """By partner: its calls that the process makes."""
+    found: dict[str, set[str]] = {}
+    for address, call in playbook.calls.items():
+        found.setdefault(playbook.partner_of(address), set()).add(call)
+    return {partner: sorted(calls) for partner, calls in sorted(found.items())}
+
+
+def faults(playbook: Playbook) -> st.SearchStrategy[Fault]:
+    by_partner = calls_of(playbook)
     at_once = [
         st.builds(
             Fault,
@@ -70,7 +64,7 @@ def faults() -> st.SearchStrategy[Fault]:
             mode=st.sampled_from(("error", "reject", "lose_reply", "lose_request", "down")),
             times=st.integers(1, 3),
         )
-        for partner, calls in CALLS.items()
+        for partner, calls in by_partner.items()
     ]
     slow = [
         st.builds(
@@ -80,43 +74,47 @@ def faults() -> st.SearchStrategy[Fault]:
             mode=st.just("slow"),
             seconds=st.sampled_from((0.2, 0.6)),
         )
-        for partner, calls in CALLS.items()
+        for partner, calls in by_partner.items()
     ]
     later = [
         st.builds(
             Fault,
             partner=st.just(partner),
-            call=st.sampled_from(CALLS[partner]),
+            call=st.sampled_from(by_partner[partner]),
             mode=st.sampled_from(LATER),
             seconds=st.sampled_from((0.1, 0.4)),
             outcome=st.sampled_from(("succeeded", "succeeded", "failed")),
         )
-        for partner in ANSWERS_LATER
+        for partner in sorted(playbook.answers_later)
     ]
     return st.one_of(*at_once, *slow, *later)
 
 
-def moves() -> st.SearchStrategy[Move]:
-    anyone = st.sampled_from(sorted(WITH_ROLES))
+def moves(playbook: Playbook) -> st.SearchStrategy[Move]:
+    people = sorted(playbook.everybody)
+    anyone = st.sampled_from(people)
+    confirmers = [playbook.confirmer] if playbook.confirmer else []
+    later = [transition.name for transition in playbook.process.transitions if not transition.opens]
     recover = st.builds(
         Recover,
-        who=st.sampled_from(("operator", "operator", "operator", *WITH_ROLES)),
+        who=st.sampled_from(("operator", "operator", "operator", *people)),
         name=st.sampled_from(("retry", "skip", "mark_done", "undo", "force_cancel")),
         which=st.integers(0, 2),
     )
-    withdraw = st.just(Take("requester", "cancel"))
+    over = playbook.supersedes
+    withdraw = st.just(Take(playbook.takes[over], over)) if over else recover
     return st.one_of(
         st.just(Onward()),
         st.just(Onward()),
         st.just(SeeItWork()),
         st.just(SeeItWork()),
-        faults(),
-        faults(),
+        faults(playbook),
+        faults(playbook),
         recover,
         recover,
         withdraw,
-        st.builds(Take, who=anyone, name=st.sampled_from(TRANSITIONS)),
-        st.builds(Answer, who=st.sampled_from(("lead", *WITH_ROLES)), name=st.sampled_from(("confirm", "decline"))),
+        st.builds(Take, who=anyone, name=st.sampled_from(later)),
+        st.builds(Answer, who=st.sampled_from((*confirmers, *people)), name=st.sampled_from(("confirm", "decline"))),
         st.builds(TimePasses, by=st.sampled_from((timedelta(seconds=3), timedelta(minutes=2), timedelta(days=3)))),
         st.builds(SendAgain, which=st.integers(0, 5)),
         st.builds(Redeliver, which=st.integers(0, 12)),
@@ -124,48 +122,56 @@ def moves() -> st.SearchStrategy[Move]:
     )
 
 
-# Taking back is what most often finds something half done, so most days come to it.
-ENDINGS: tuple[tuple[Move, ...], ...] = (
-    (Onward(), Recover("operator", "undo")),
-    (Recover("operator", "force_cancel"),),
-    (Onward(), SeeItWork(), Recover("operator", "undo")),
-    (Onward(), Take("requester", "cancel")),
-    (),
-)
+def endings(playbook: Playbook) -> tuple[tuple[Move, ...], ...]:
+    """Taking back is what most often finds something half done, so most days come to it."""
+    over = playbook.supersedes
+    superseded: tuple[Move, ...] = (Onward(), Take(playbook.takes[over], over)) if over else ()
+    return (
+        (Onward(), Recover("operator", "undo")),
+        (Recover("operator", "force_cancel"),),
+        (Onward(), SeeItWork(), Recover("operator", "undo")),
+        superseded,
+        (),
+    )
 
 
-def case_plans() -> st.SearchStrategy[CasePlan]:
+def case_plans(playbook: Playbook) -> st.SearchStrategy[CasePlan]:
     return st.builds(
         CasePlan,
-        tax_id=st.sampled_from(("DE129273398", "DE129273398", "DE129000000")),  # the registry does not know the last
-        faults=st.lists(faults(), max_size=2).map(tuple),
+        subject=st.sampled_from((0, 0, *range(1, len(playbook.subjects)))),
+        faults=st.lists(faults(playbook), max_size=2).map(tuple),
         depth=st.sampled_from((2, 3, 1, 4, 0)),
-        moves=st.tuples(st.lists(moves(), min_size=2, max_size=8), st.sampled_from(ENDINGS)).map(
+        moves=st.tuples(st.lists(moves(playbook), min_size=2, max_size=8), st.sampled_from(endings(playbook))).map(
             lambda drawn: (*drawn[0], *drawn[1])
         ),
     )
 
 
 @st.composite
-def days(draw: st.DrawFn) -> DayPlan:
-    cases = draw(st.lists(case_plans(), min_size=1, max_size=4))
+def days(draw: st.DrawFn, playbook: Playbook) -> DayPlan:
+    cases = draw(st.lists(case_plans(playbook), min_size=1, max_size=4))
     deadly = draw(st.integers(0, 9)) == 9
     kill = st.builds(Kill, victim=st.sampled_from(KILLS), after=st.integers(0, 20))
     return DayPlan(tuple(cases), tuple(draw(st.lists(kill, min_size=1, max_size=2)) if deadly else ()))
 
 
+@pytest.fixture(scope="module", params=PLAYBOOKS.values(), ids=list(PLAYBOOKS))
+def playbook(request: pytest.FixtureRequest) -> Playbook:
+    return request.param
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def people(company: Company):
+async def people(company: Company, playbook: Playbook):
     async with AsyncExitStack() as leaving:
         everybody = {}
-        for name, roles in WITH_ROLES.items():
+        for name, roles in playbook.everybody.items():
             everybody[name] = Person(company.settings, f"{name}-s", *roles)
             leaving.push_async_callback(everybody[name].aclose)
         yield everybody
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(490, marks=pytest.mark.full)])
-async def test_whatever_a_day_brings(company: Company, people, examples: int, seed: int, report):
+async def test_whatever_a_day_brings(company: Company, playbook: Playbook, people, examples: int, seed: int, report):
     loop = asyncio.get_running_loop()
     examples = int(os.environ.get("CASEWARD_EXAMPLES") or examples)
     played: list[int] = []
@@ -175,7 +181,7 @@ async def test_whatever_a_day_brings(company: Company, people, examples: int, se
     async def one_day(plan: DayPlan) -> None:
         nonlocal ledger_at
         ledger_at = max((entry["number"] for entry in await company.ledger(after=ledger_at)), default=ledger_at)
-        cases = await play(company, people, plan)
+        cases = await play(company, playbook, people, plan)
         found = await company.violations([day.case_id for day in cases], after=ledger_at, within=TO_SHOW)
         played.append(len(cases))
         assert not found, "\n".join(found)
@@ -194,7 +200,7 @@ async def test_whatever_a_day_brings(company: Company, people, examples: int, se
         phases=(Phase.generate, *([Phase.shrink] if SHRINK else [])),
         suppress_health_check=list(HealthCheck),
     )
-    @hypothesis.given(plan=days())
+    @hypothesis.given(plan=days(playbook))
     def every_day(plan: DayPlan) -> None:
         if failed and not SHRINK:  # Hypothesis would play it once more, only to see it
             raise failed[0]

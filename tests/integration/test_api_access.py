@@ -452,6 +452,7 @@ class TestDeclarations:
         assert (review["waiting_on"], review["pending"], review["final"]) == ("vendor_reviewer", False, False)
         assert review["deadline"] == {
             "after_seconds": 172800.0,
+            "counted_from": None,
             "escalates_to": "vendor_lead",
             "takes": None,
             "undoes": False,

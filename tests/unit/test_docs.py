@@ -10,7 +10,8 @@ import pytest
 
 from caseward import failpoints
 from caseward.activity import EffectRunner, step_activities
-from caseward.process import Catalogue, faults
+from caseward.faults import faults
+from caseward.process import Catalogue
 from caseward.workflow.stories import story_faults
 from settings import Settings
 

@@ -38,6 +38,7 @@ LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the c
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
 FROZEN_PAUSE = timedelta(seconds=30)  # between two looks at a wait that would be over if it did not stand still
 POLL_EVERY = timedelta(seconds=5)  # until a partner that acknowledged is asked again, where it can be
+LAST_POLL = timedelta(seconds=5)  # before its time is over, so that what got lost was only the callback
 POLL_SHARE = 10  # or once it has taken a tenth longer, whichever is later: an hour means some 50 questions, a day 80
 
 
@@ -461,7 +462,8 @@ def _next_poll(work: LockedCase, effect: Effect) -> datetime:
     if step is None or effect.answer_by is None:
         return work.now + POLL_EVERY
     taken = work.now - (effect.answer_by - step.answer_within)
-    return min(work.now + max(POLL_EVERY, taken / POLL_SHARE), max(work.now, effect.answer_by))
+    last = effect.answer_by - LAST_POLL
+    return min(work.now + max(POLL_EVERY, taken / POLL_SHARE), last if last > work.now else effect.answer_by)
 
 
 async def _tell_breaker(work: LockedCase, effect: Effect, settlement: Settlement, *, failing: bool) -> Hold | None:

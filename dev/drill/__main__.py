@@ -34,7 +34,10 @@ async def drill(settings: Settings, name: str) -> list[Seen]:
         asked = [row for row in rows if row.condition == "blocked"]
         answered = [(row.place, row.fault, answer) for row in asked for answer in ANSWERS]
         for start in range(0, len(answered), SIDE_BY_SIDE):
+            began = time.monotonic()
             rows += await _side_by_side(player, answered[start : start + SIDE_BY_SIDE])
+            played = min(start + SIDE_BY_SIDE, len(answered))
+            print(f"answers: {played} of {len(answered)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
         return rows
 
 

@@ -36,6 +36,7 @@ LONG = 3600.0  # real seconds, which no drill lasts
 SOON, OVERDUE, LATER = timedelta(milliseconds=200), timedelta(seconds=1), timedelta(minutes=1)
 TURNS = 3  # looks at what is overdue, until it counts as waiting
 LISTEN = 0.5  # real seconds
+SILENT = 6  # times of listening to a case at work, until its run counts as lost
 PATIENCE = 120.0  # real seconds until a cell that comes to no rest is a dead end
 DECISIONS = 4  # how many further questions an answer may raise before that is one
 OPERATORS = Actor("drill-operator", frozenset({OPERATOR, SENIOR_OPERATOR}))
@@ -388,7 +389,7 @@ class Case:
 
     async def rest(self) -> CaseDocument:
         """The case once nothing goes on by itself any more. Raises Broken where it never comes to that."""
-        give_up_at, overdue = asyncio.get_running_loop().time() + PATIENCE, 0
+        give_up_at, overdue, silent = asyncio.get_running_loop().time() + PATIENCE, 0, 0
         while asyncio.get_running_loop().time() < give_up_at:
             stirred = self.world.clock.stirred[str(self.id)]
             stirred.clear()
@@ -396,8 +397,11 @@ class Case:
             if document.operation is None or document.condition == "blocked":
                 return document
             instants = [step.next_attempt_at for step in document.operation.steps if step.next_attempt_at]
+            if silent >= SILENT:
+                await self.world.start_anew(self.process, self.id)
+                silent = 0
             if document.condition in AT_WORK and not instants:  # what is taken back may wait for its next attempt, too
-                await _heard(stirred)
+                silent = 0 if await _heard(stirred) else silent + 1
                 continue
             left = min(instants) - self.world.clock.now() if instants else LATER
             if left > timedelta(0):
@@ -405,7 +409,7 @@ class Case:
                 await self.world.clock.passes(max(left, SOON))
             elif overdue < TURNS:  # its activity is on the way: a leap would time it out
                 overdue += 1
-                await _heard(stirred)
+                silent = 0 if await _heard(stirred) else silent + 1
             else:  # its timer was set late
                 overdue = 0
                 await self.world.clock.passes(OVERDUE)
@@ -452,11 +456,12 @@ class Case:
         return found
 
 
-async def _heard(stirred: asyncio.Event) -> None:
+async def _heard(stirred: asyncio.Event) -> bool:
     """Until one of the case's activities has ended; what no activity tells is seen a moment later."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LISTEN):
             await stirred.wait()
+    return stirred.is_set()
 
 
 def _blocked(document: CaseDocument) -> StepDocument | None:

@@ -5,14 +5,18 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy import func, select
+
 from caseward.cases import queries
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
 from caseward.cases.confirming import confirm_proposal
+from caseward.db.tables import Case as Row
+from caseward.db.tables import Effect
 from caseward.documents import ActionDocument, CaseDocument, OperationDocument, StepDocument
 from caseward.errors import CasewardError
 from caseward.overrides import OVERRIDES
@@ -380,6 +384,14 @@ class Case:
         async with self.world.database.sessions() as session:
             return await queries.get_case(session, self.world.catalogue, case_id=self.id, actor=OPERATORS)
 
+    async def glance(self) -> tuple[str, bool, datetime | None]:
+        """Its condition, whether an operation is in flight, and when its next attempt is due: much cheaper than all."""
+        due = select(func.min(Effect.next_attempt_at)).where(Effect.driven_by == Row.operation_id).scalar_subquery()
+        async with self.world.database.sessions() as session:
+            found = await session.execute(select(Row.condition, Row.operation_id, due).where(Row.id == self.id))
+        condition, operation_id, next_attempt_at = found.one()
+        return condition, operation_id is not None, next_attempt_at
+
     async def operation(self, operation_id: UUID) -> OperationDocument:
         """One operation, whole."""
         async with self.world.database.sessions() as session:
@@ -393,17 +405,18 @@ class Case:
         while asyncio.get_running_loop().time() < give_up_at:
             stirred = self.world.clock.stirred[str(self.id)]
             stirred.clear()
-            document = await self.see()
-            if document.operation is None or document.condition == "blocked":
-                return document
-            instants = [step.next_attempt_at for step in document.operation.steps if step.next_attempt_at]
+            condition, in_flight, next_attempt_at = await self.glance()
+            if not in_flight or condition == "blocked":
+                return await self.see()
             if silent >= SILENT:
                 await self.world.start_anew(self.process, self.id)
                 silent = 0
-            if document.condition in AT_WORK and not instants:  # what is taken back may wait for its next attempt, too
+            if (
+                condition in AT_WORK and next_attempt_at is None
+            ):  # what is taken back may wait for its next attempt, too
                 silent = 0 if await _heard(stirred) else silent + 1
                 continue
-            left = min(instants) - self.world.clock.now() if instants else LATER
+            left = next_attempt_at - self.world.clock.now() if next_attempt_at else LATER
             if left > timedelta(0):
                 overdue = 0
                 await self.world.clock.passes(max(left, SOON))
@@ -413,7 +426,8 @@ class Case:
             else:  # its timer was set late
                 overdue = 0
                 await self.world.clock.passes(OVERDUE)
-        raise Broken(f"no rest after {PATIENCE:.0f} s: {document.condition_info.sentence}")  # pyright: ignore[reportPossiblyUnboundVariable]
+        document = await self.see()
+        raise Broken(f"no rest after {PATIENCE:.0f} s: {document.condition_info.sentence}")
 
     async def settle(self) -> None:
         """What comes before the fault must go well. Raises Broken."""
@@ -437,10 +451,11 @@ class Case:
 
     async def learn(self) -> None:
         """Remember what partners answer when all goes well."""
-        for operation_id in self.operations:
-            for step in (await self.operation(operation_id)).steps:
-                if step.direction == "do" and step.outcome == "succeeded" and step.result is not None:
-                    self.player.results.setdefault(step.name, step.result)
+        if self.process.steps.keys() <= self.player.results.keys():
+            return
+        for step in (await self.operation(self.operations[-1])).steps:
+            if step.direction == "do" and step.outcome == "succeeded" and step.result is not None:
+                self.player.results.setdefault(step.name, step.result)
 
     async def ledger(self) -> list[tuple[str, int]]:
         """Every effect of the case, and how often it happened. Raises Broken where one recorded as done did not."""

@@ -38,7 +38,6 @@ LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the c
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
 FROZEN_PAUSE = timedelta(seconds=30)  # between two looks at a wait that would be over if it did not stand still
 POLL_EVERY = timedelta(seconds=5)  # until a partner that acknowledged is asked again, where it can be
-LAST_POLL = timedelta(seconds=5)  # before its time is over, so that what got lost was only the callback
 POLL_SHARE = 10  # or once it has taken a tenth longer, whichever is later: an hour means some 50 questions, a day 80
 
 
@@ -219,7 +218,7 @@ async def _subject_and_holds(
 async def _no_answer(
     work: LockedCase, effect: Effect | None, holds: Iterable[Hold], call: StepCall
 ) -> StepAnswer | None:
-    """The partner had its time and never answered; a frozen deadline does not pass."""
+    """The partner had its time, was asked when it was over, and never answered; a frozen deadline does not pass."""
     if effect is None or effect.state != "waiting" or effect.answer_by is None or effect.answer_by > work.now:
         return None
     own = case_pause(work.case)
@@ -227,6 +226,9 @@ async def _no_answer(
         effect.next_attempt_at = work.now + FROZEN_PAUSE
         work.touch()
         return answer(work, effect, call)
+    last = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
+    if last.started_at < effect.answer_by:
+        return None  # only its callback may have got lost: asking comes first, where there is a way to
     return await _never_answered(work, effect, call)
 
 
@@ -251,15 +253,18 @@ async def _standing_answer(work: LockedCase, effect: Effect, call: StepCall) -> 
 
 async def _never_answered(work: LockedCase, effect: Effect, call: StepCall) -> StepAnswer:
     """The time of a partner that acknowledged is over: what the step declares for when no attempt is left."""
-    effect.error = {"class": None, "code": "no_answer", "message": "The partner took it and never answered."}
-    step = work.process.steps.get(effect.step)
-    by_declaration = not call.settle_only and effect.direction == "do"
-    await _exhaust(work, effect, step, "no_answer", by_declaration=by_declaration)
+    await _give_up_waiting(work, effect, settle_only=call.settle_only)
     await finish_retry(work, effect)
     work.touch()
     if work.case.fence != call.fence:
         return StepAnswer("superseded", work.case.version, news=work.news())
     return answer(work, effect, call)
+
+
+async def _give_up_waiting(work: LockedCase, effect: Effect, *, settle_only: bool) -> None:
+    effect.error = {"class": None, "code": "no_answer", "message": "The partner took it and never answered."}
+    by_declaration = not settle_only and effect.direction == "do"
+    await _exhaust(work, effect, work.process.steps.get(effect.step), "no_answer", by_declaration=by_declaration)
 
 
 async def lapse(work: LockedCase, effect: Effect) -> None:
@@ -296,6 +301,8 @@ async def reserve(
     ask_first = asking and offer.probe
     if asking and not again and not ask_first:
         if effect.outcome == "acknowledged" and effect.answer_by is not None:  # only its callback can tell
+            if effect.answer_by <= now:
+                return await _never_answered(work, effect, call)
             effect.next_attempt_at = effect.answer_by
             await finish_retry(work, effect)
             work.touch()
@@ -462,8 +469,7 @@ def _next_poll(work: LockedCase, effect: Effect) -> datetime:
     if step is None or effect.answer_by is None:
         return work.now + POLL_EVERY
     taken = work.now - (effect.answer_by - step.answer_within)
-    last = effect.answer_by - LAST_POLL
-    return min(work.now + max(POLL_EVERY, taken / POLL_SHARE), last if last > work.now else effect.answer_by)
+    return min(work.now + max(POLL_EVERY, taken / POLL_SHARE), effect.answer_by)
 
 
 async def _tell_breaker(work: LockedCase, effect: Effect, settlement: Settlement, *, failing: bool) -> Hold | None:
@@ -578,11 +584,13 @@ async def not_yet(  # noqa: C901 - one decision; its order is what has to be rea
         if effect.outcome != "acknowledged":
             effect.answer_by, effect.since = work.now + (step.answer_within if step else POLL_EVERY), work.now
             _say(work, effect, "effect.acknowledged")
-        effect.outcome, effect.error, effect.state = "acknowledged", None, "waiting"
+        effect.outcome, effect.error = "acknowledged", None
+    if effect.outcome == "acknowledged" and (settlement.outcome == "acknowledged" or not settlement.disproved):
+        if effect.answer_by is not None and effect.answer_by <= work.now:
+            await _give_up_waiting(work, effect, settle_only=settle_only)
+            return
+        effect.state = "waiting"  # also where asking failed
         effect.next_attempt_at = _next_poll(work, effect) if offer.probe else effect.answer_by
-        return
-    if effect.outcome == "acknowledged" and not settlement.disproved:  # asking failed: go on waiting
-        effect.state, effect.next_attempt_at = "waiting", _next_poll(work, effect)
         return
     # What a repeated request is refused for says nothing of the request before, whose outcome stays unknown.
     still_unknown = asked and not settlement.disproved

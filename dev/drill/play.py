@@ -41,7 +41,7 @@ SOON, OVERDUE, LATER = timedelta(milliseconds=200), timedelta(seconds=1), timede
 TURNS = 3  # looks at what is overdue, until it counts as waiting
 LISTEN = 0.5  # real seconds
 SILENT = 6  # times of listening to a case at work, until its run counts as lost
-PATIENCE = 120.0  # real seconds until a cell that comes to no rest is a dead end
+PATIENCE = 600.0  # real seconds until a cell that comes to no rest is a dead end
 DECISIONS = 4  # how many further questions an answer may raise before that is one
 OPERATORS = Actor("drill-operator", frozenset({OPERATOR, SENIOR_OPERATOR}))
 _numbers = count(1)

@@ -44,6 +44,7 @@ DRIFT = timedelta(milliseconds=10)
 MANY = 1_000_000
 AT_ONCE = 60.0  # seconds of real time: what a partner does later than that, it does after the drill
 POLL_EVERY = timedelta(hours=1)  # each question to a partner that takes its time is a stop of the clock for all
+GRAIN = timedelta(seconds=2)
 LEAP = timedelta(minutes=2)  # no further at once: the server answers a leap only when it is over
 
 _CLOCK = (
@@ -112,7 +113,9 @@ class Clock:
         waiting, self._waiting = self._waiting, []
         await self._until_quiet()
         try:
-            await self.temporal.sleep(min(LEAP, *(by for by, _ in waiting)))
+            # Who wants to look just after the first looks with it: each leap waits for everybody.
+            first = min(by for by, _ in waiting)
+            await self.temporal.sleep(min(LEAP, max(by for by, _ in waiting if by <= first + max(GRAIN, first / 4))))
         except RPCError as slow:  # on a busy machine; whoever waits looks how far it came
             if slow.status not in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
                 raise

@@ -74,6 +74,18 @@ class Recover:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """The case is done again from a step, by the plan that was shown; or what has none is refused."""
+
+    who: str
+    which: int
+
+    async def play(self, day: "CaseDay") -> None:
+        steps = sorted(day.playbook.process.steps)
+        await day.replay(self.who, steps[self.which % len(steps)])
+
+
+@dataclass(frozen=True)
 class Answer:
     """Somebody confirms or declines what others proposed, whether they may or not."""
 
@@ -244,6 +256,26 @@ class CaseDay:
                 return None
         return None
 
+    async def replay(self, who: str, step: str) -> None:
+        """Ask for the plan and do what it says; where there is none, the case document has to have said so."""
+        person = self.people[who]
+        for _ in range(5):
+            case, etag = await person.see(self.case_id)
+            action = offered(case, "override", "replay")
+            assert action is not None, case
+            answer = await person.ask(f"/v1/cases/{self.case_id}/plan", {"step": step})
+            plan_hash = answer.json().get("plan_hash", "0" * 64)
+            if action["allowed"] and not answer.is_success:  # there is a plan, though not from this step
+                assert answer.status_code in {409, 422}, answer.text
+                return
+            body = {"reason": "Once more", "step": step, "plan_hash": plan_hash}
+            sent = await person.act(self.case_id, action, body, etag)
+            if sent is not None:
+                self.sent.append(sent)
+                return
+            if not action["allowed"]:
+                return
+
     async def answer(self, who: str, name: str) -> bool:
         """Confirm or decline the oldest proposal as it was seen; whether that was accepted."""
         person = self.people[who]
@@ -286,7 +318,8 @@ class CaseDay:
             done = step["direction"] == "do"
             body["result"] = self.playbook.result(step["name"], happened[0]["answer"]) if done else {}
         elif step["outcome"] == "acknowledged":
-            return None  # it may still come, and nobody can say that it won't
+            if name != "retry":
+                return None  # it may still come, and nobody can say that it won't
         elif not happened:
             body["happened"] = False
         action = offered(case, "override", name, step["name"])
@@ -320,6 +353,8 @@ class CaseDay:
         rounds = 0
         while time.monotonic() < give_up_at:
             case, _ = await self.people["operator"].see(self.case_id)
+            if case["condition"] == "paused" and await self.ask("operator", "override", "resume"):
+                continue
             if case["operation"] is None:
                 return
             rounds += 1
@@ -376,6 +411,11 @@ async def time_passes(database: Database, case_id: UUID, by: timedelta) -> None:
             for instant in ("next_attempt_at", "maybe_sent_until", "answer_by"):
                 if getattr(effect, instant) is not None:
                     setattr(effect, instant, getattr(effect, instant) - by)
+            await session.execute(
+                update(Attempt)
+                .where(Attempt.effect_key == effect.key, Attempt.ended_at.is_not(None))
+                .values(started_at=Attempt.started_at - by)
+            )
         work.touch()
         work.promise(None)
         for effect in waiting:

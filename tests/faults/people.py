@@ -57,6 +57,10 @@ class Person:
         assert answer.is_success, answer.text
         return answer.json()
 
+    async def ask(self, href: str, body: Json) -> httpx2.Response:
+        """A question that changes nothing, though it is posted."""
+        return await self._insist("POST", href, json=body)
+
     async def send(self, href: str, body: Json, *, key: str, if_match: str | None = None) -> httpx2.Response:
         """A command, under the same key until it is answered."""
         headers = {"Idempotency-Key": key} | ({"If-Match": if_match} if if_match else {})

@@ -29,6 +29,7 @@ from tests.faults.days import (
     Onward,
     Recover,
     Redeliver,
+    Replay,
     SeeItWork,
     SendAgain,
     Signal,
@@ -98,7 +99,7 @@ def moves(playbook: Playbook) -> st.SearchStrategy[Move]:
     recover = st.builds(
         Recover,
         who=st.sampled_from(("operator", "operator", "operator", *people)),
-        name=st.sampled_from(("retry", "skip", "mark_done", "undo", "force_cancel")),
+        name=st.sampled_from(("retry", "skip", "mark_done", "undo", "force_cancel", "pause", "resume")),
         which=st.integers(0, 2),
     )
     over = playbook.supersedes
@@ -113,6 +114,7 @@ def moves(playbook: Playbook) -> st.SearchStrategy[Move]:
         recover,
         recover,
         withdraw,
+        st.builds(Replay, who=st.sampled_from(("operator", *people)), which=st.integers(0, 12)),
         st.builds(Take, who=anyone, name=st.sampled_from(later)),
         st.builds(Answer, who=st.sampled_from((*confirmers, *people)), name=st.sampled_from(("confirm", "decline"))),
         st.builds(TimePasses, by=st.sampled_from((timedelta(seconds=3), timedelta(minutes=2), timedelta(days=3)))),

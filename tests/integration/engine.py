@@ -612,7 +612,7 @@ class Handle:
                 )
             await session.execute(
                 text(
-                    "UPDATE attempts SET lease_until = lease_until - :by "
+                    "UPDATE attempts SET lease_until = lease_until - :by, started_at = started_at - :by "
                     "WHERE effect_key IN (SELECT key FROM effects WHERE case_id = :id)"
                 ),
                 {"by": by, "id": self.id},

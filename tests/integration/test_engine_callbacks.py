@@ -502,6 +502,12 @@ class TestNever:
         await case.time_passes(timedelta(seconds=6))
         assert (await case.run("book")).happened
 
+    async def test_a_partner_that_can_be_asked_is_asked_again_when_its_time_is_over(self, database):
+        case = await waiting(database, ASKABLE)
+        case.desk.partner._happen((await case.effect("book")).key, idempotent=False)
+        await case.time_passes(LONG)
+        assert (await case.run("book")).happened
+
     @KINDS
     async def test_at_the_deadline_it_blocks_for_the_owner(self, database, kind):
         case = await waiting(database, kind)

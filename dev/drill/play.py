@@ -39,8 +39,9 @@ AT_WORK = frozenset({"queued", "running", "undoing"})
 LONG = 3600.0  # real seconds, which no drill lasts
 SOON, OVERDUE, LATER = timedelta(milliseconds=200), timedelta(seconds=1), timedelta(minutes=1)
 TURNS = 3  # looks at what is overdue, until it counts as waiting
+TURNS_LOST = 20  # and until its run counts as lost
 LISTEN = 0.5  # real seconds
-SILENT = 6  # times of listening to a case at work, until its run counts as lost
+LOST_AFTER = 10.0  # real seconds in which nobody did anything, until the run of a case at work counts as lost
 PATIENCE = 600.0  # real seconds until a cell that comes to no rest is a dead end
 DECISIONS = 4  # how many further questions an answer may raise before that is one
 OPERATORS = Actor("drill-operator", frozenset({OPERATOR, SENIOR_OPERATOR}))
@@ -401,30 +402,29 @@ class Case:
 
     async def rest(self) -> CaseDocument:
         """The case once nothing goes on by itself any more. Raises Broken where it never comes to that."""
-        give_up_at, overdue, silent = asyncio.get_running_loop().time() + PATIENCE, 0, 0
+        give_up_at, overdue = asyncio.get_running_loop().time() + PATIENCE, 0
         while asyncio.get_running_loop().time() < give_up_at:
             stirred = self.world.clock.stirred[str(self.id)]
             stirred.clear()
             condition, in_flight, next_attempt_at = await self.glance()
             if not in_flight or condition == "blocked":
                 return await self.see()
-            if silent >= SILENT:
-                await self.world.start_anew(self.process, self.id)
-                silent = 0
-            if (
-                condition in AT_WORK and next_attempt_at is None
-            ):  # what is taken back may wait for its next attempt, too
-                silent = 0 if await _heard(stirred) else silent + 1
-                continue
             left = next_attempt_at - self.world.clock.now() if next_attempt_at else LATER
-            if left > timedelta(0):
+            if condition in AT_WORK and next_attempt_at is None:  # what is taken back may wait for its attempt, too
+                if self.world.clock.silent_for() > LOST_AFTER:
+                    await self.world.start_anew(self.process, self.id)
+                await _heard(stirred)
+            elif left > timedelta(0):
                 overdue = 0
                 await self.world.clock.passes(max(left, SOON))
             elif overdue < TURNS:  # its activity is on the way: a leap would time it out
                 overdue += 1
-                silent = 0 if await _heard(stirred) else silent + 1
-            else:  # its timer was set late
-                overdue = 0
+                await _heard(stirred)
+            else:  # its timer was set late, or its run was lost
+                overdue += 1
+                if overdue > TURNS_LOST:
+                    await self.world.start_anew(self.process, self.id)
+                    overdue = 0
                 await self.world.clock.passes(OVERDUE)
         document = await self.see()
         raise Broken(f"no rest after {PATIENCE:.0f} s: {document.condition_info.sentence}")
@@ -471,12 +471,11 @@ class Case:
         return found
 
 
-async def _heard(stirred: asyncio.Event) -> bool:
+async def _heard(stirred: asyncio.Event) -> None:
     """Until one of the case's activities has ended; what no activity tells is seen a moment later."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LISTEN):
             await stirred.wait()
-    return stirred.is_set()
 
 
 def _blocked(document: CaseDocument) -> StepDocument | None:

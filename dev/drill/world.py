@@ -90,6 +90,10 @@ class Clock:
         """As Postgres would say."""
         return datetime.now(UTC) + self.ahead
 
+    def silent_for(self) -> float:
+        """For how many real seconds no activity of any case was under way."""
+        return 0.0 if self.working else asyncio.get_running_loop().time() - self.worked_at
+
     @asynccontextmanager
     async def attended(self) -> AsyncGenerator[None]:
         """Whoever plays inside must wait for the clock before it moves."""
@@ -189,6 +193,7 @@ class World:
         The time-skipping server can lose a run: it refuses to cancel an activity that has just ended, which a real
         server takes, and the run never gets another task.
         """
+        self.clock.worked_at = asyncio.get_running_loop().time()
         handle = self.temporal.get_workflow_handle(workflow_id(process.name, str(case_id)))
         with suppress(RPCError):  # it has ended meanwhile
             await handle.terminate("The server lost it")

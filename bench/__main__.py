@@ -20,7 +20,7 @@ from temporalio.client import Client as Temporal
 from bench.bare import QUEUE, READY, Vendor
 from cli.client import Client
 from cli.tokens import sign_token
-from dev.demo import vendor
+from dev.demo.vendor_onboarding import vendor
 from dev.stack import Stack
 from settings import Settings
 

@@ -6,43 +6,76 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dev.drill.play import ANSWERS, FAULTS, Place, Player, Seen, places
-from dev.drill.world import world_on
+from dev.drill.world import ClockStopped, world_on
 from dev.screen import show
 from dev.service import port_is_free
 from processes import CATALOGUE
 from settings import Settings
 
 SIDE_BY_SIDE = 16  # cells: each has an activity under way, and all share one process
+MOST_STOPS = 5
+Cell = tuple[Place, str, str | None]
 
 
-async def drill(settings: Settings, name: str) -> list[Seen]:
-    """Every row of a process: each step under each fault, and where people must decide, each of their answers."""
-    process = CATALOGUE[name]
-    async with world_on(settings, CATALOGUE) as world:
-        player = Player(world, process)
-        rows: list[Seen] = []
-        every = places(process)
-        for fault in FAULTS:
-            began = time.monotonic()
-            found = await _side_by_side(player, [(place, fault, None) for place in every])
-            rows += found
-            print(f"{fault}: {len(found)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
+class Drill:
+    """Plays one process, world after world."""
+
+    def __init__(self, name: str) -> None:
+        self.process = CATALOGUE[name]
+        self.results: dict[str, dict[str, Any]] = {}
+
+    async def play(self) -> list[Seen]:
+        """Every row: each step under each fault, and where people must decide, each of their answers."""
+        batches = [(fault, [(place, fault, None) for place in places(self.process)]) for fault in FAULTS]
+        rows = await self._played(batches)
         asked = [row for row in rows if row.condition == "blocked"]
-        answered = [(row.place, row.fault, answer) for row in asked for answer in ANSWERS]
-        for start in range(0, len(answered), SIDE_BY_SIDE):
-            began = time.monotonic()
-            rows += await _side_by_side(player, answered[start : start + SIDE_BY_SIDE])
-            played = min(start + SIDE_BY_SIDE, len(answered))
-            print(f"answers: {played} of {len(answered)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        answered: list[Cell] = [(row.place, row.fault, answer) for row in asked for answer in ANSWERS]
+        starts = range(0, len(answered), SIDE_BY_SIDE)
+        return rows + await self._played(
+            [(f"answers, {start + 1} of {len(answered)}", answered[start : start + SIDE_BY_SIDE]) for start in starts]
+        )
+
+    async def _played(self, batches: Sequence[tuple[str, Sequence[Cell]]]) -> list[Seen]:
+        """All batches, in one world as long as its clock goes."""
+        rows: list[Seen] = []
+        left, stops = deque(batches), 0
+        while left:
+            with _folder() as folder:
+                async with world_on(_settings(folder), CATALOGUE) as world:
+                    player = Player(world, self.process, self.results)
+                    while left and not world.clock.stopped:
+                        title, cells = left[0]
+                        began = time.monotonic()
+                        found = await _side_by_side(player, cells)
+                        if found is None:
+                            print(f"{title}: the clock stopped; once more, in a new world", file=sys.stderr)
+                            stops += 1
+                            if stops > MOST_STOPS:
+                                raise ClockStopped
+                            continue
+                        rows += found
+                        left.popleft()
+                        print(f"{title}: {len(found)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
         return rows
 
 
-async def _side_by_side(player: Player, cells: Sequence[tuple[Place, str, str | None]]) -> list[Seen]:
-    return list(await asyncio.gather(*(player.play(*cell) for cell in cells)))
+async def _side_by_side(player: Player, cells: Sequence[Cell]) -> list[Seen] | None:
+    """None where the clock stopped meanwhile."""
+    tasks: list[asyncio.Task[Seen]] = []
+    stopped = False
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks += [group.create_task(player.play(*cell)) for cell in cells]
+    except* ClockStopped:
+        stopped = True
+    return None if stopped else [task.result() for task in tasks]
 
 
 def table(rows: list[Seen]) -> list[str]:
@@ -62,6 +95,14 @@ def table(rows: list[Seen]) -> list[str]:
                 lines.append(f"  {'':<30}   {answer.answer:<13} -> {answer.outcome}")
                 lines += [f"  {'':<30}   BROKEN: {broken}" for broken in answer.broken]
     return lines
+
+
+@contextmanager
+def _folder() -> Generator[Path]:
+    with tempfile.TemporaryDirectory(prefix="caseward-drill-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # Postgres may run as another user
+        yield folder
 
 
 def _settings(folder: Path) -> Settings:
@@ -86,9 +127,7 @@ def main(arguments: list[str]) -> int:
         print(f"Name one process: {', '.join(CATALOGUE)}.", file=sys.stderr)
         return 2
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="caseward-drill-") as folder:
-        Path(folder).chmod(0o711)  # Postgres may run as another user
-        rows = asyncio.run(drill(_settings(Path(folder)), name))
+    rows = asyncio.run(Drill(name).play())
     for line in table(rows):
         show(line)
     broken = sum(len(row.broken) for row in rows)

@@ -19,6 +19,7 @@ from caseward.db.tables import Case as Row
 from caseward.db.tables import Effect
 from caseward.documents import ActionDocument, CaseDocument, OperationDocument, StepDocument
 from caseward.errors import CasewardError
+from caseward.messages import workflow_id
 from caseward.overrides import OVERRIDES
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Confirmation, Process, Step, Transition
 from caseward.situation import Actor
@@ -115,26 +116,28 @@ def way(process: Process, transition: Transition) -> list[Transition]:
 class Player:
     """Plays the cells of one process."""
 
-    def __init__(self, world: World, process: Process) -> None:
+    def __init__(self, world: World, process: Process, results: dict[str, dict[str, Any]]) -> None:
         self.world = world
         self.process = process
-        self.results: dict[str, dict[str, Any]] = {}
+        self.results = results
         """By step: a result that its partner once gave, for `mark_done`."""
 
     async def play(self, place: Place, fault: str, answer: str | None = None) -> Seen:
         """One cell. Without `answer` it ends where people would have to decide."""
-        seen = Seen(place, fault, answer or "")
+        seen, case = Seen(place, fault, answer or ""), Case(self)
         try:
             async with self.world.clock.attended():
-                await self._play(seen)
+                await self._play(seen, case)
         except Broken as broken:
             seen.broken.append(str(broken))
         except CasewardError as refused:
             seen.broken.append(f"refused: {type(refused).__name__}: {refused}")
+        finally:
+            self.world.clock.runs.discard(case.workflow)
         return seen
 
-    async def _play(self, seen: Seen) -> None:
-        place, case = seen.place, Case(self)
+    async def _play(self, seen: Seen, case: "Case") -> None:
+        place = seen.place
         key = await self._come_to(case, place, seen.fault)
         document = await case.rest()
         await case.check(document, seen)
@@ -222,6 +225,11 @@ class Case:
         self.operations: list[UUID] = []
         self.retried: set[str | None] = set()
 
+    @property
+    def workflow(self) -> str:
+        """The id of its workflow."""
+        return workflow_id(self.process.name, str(self.id))
+
     # what people do
 
     async def open(self, place: Place | None, fault: str | None) -> UUID:
@@ -239,6 +247,7 @@ class Case:
                     envelope=_envelope(_somebody(self.process.opening.roles)),
                 )
             self.id = accepted.case_id
+            self.world.clock.runs.add(self.workflow)
             await self._aim(place, fault, accepted)
         return self._note(accepted)
 
@@ -412,7 +421,7 @@ class Case:
             left = next_attempt_at - self.world.clock.now() if next_attempt_at else LATER
             if condition in AT_WORK and next_attempt_at is None:  # what is taken back may wait for its attempt, too
                 if self.world.clock.silent_for() > LOST_AFTER:
-                    await self.world.start_anew(self.process, self.id)
+                    await self.world.start_anew(self.workflow, self.id)
                 await _heard(stirred)
             elif left > timedelta(0):
                 overdue = 0
@@ -423,7 +432,7 @@ class Case:
             else:  # its timer was set late, or its run was lost
                 overdue += 1
                 if overdue > TURNS_LOST:
-                    await self.world.start_anew(self.process, self.id)
+                    await self.world.start_anew(self.workflow, self.id)
                     overdue = 0
                 await self.world.clock.passes(OVERDUE)
         document = await self.see()

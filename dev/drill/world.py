@@ -15,7 +15,7 @@ import httpx2
 from sqlalchemy import text
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import Client
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
@@ -25,11 +25,11 @@ from caseward.cases import effects as engine
 from caseward.cases.commands import note_parked
 from caseward.db.session import Database
 from caseward.hearing import ToActivities
-from caseward.messages import TASK_QUEUE, workflow_id
+from caseward.messages import TASK_QUEUE
 from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import TO_CALLBACKS, TO_TEMPORAL
 from caseward.outbox.to_temporal import BUSINESS_KEY, ToTemporal
-from caseward.process import Catalogue, Process
+from caseward.process import Catalogue
 from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
 from caseward.workflow.sandbox import runner
 from dev.stack import Stack
@@ -45,6 +45,7 @@ MANY = 1_000_000
 AT_ONCE = 60.0  # seconds of real time: what a partner does later than that, it does after the drill
 POLL_EVERY = timedelta(hours=1)  # each question to a partner that takes its time is a stop of the clock for all
 GRAIN = timedelta(seconds=2)
+STOPPED_AFTER = 45.0  # seconds of real time for one leap, which takes some tenths
 LEAP = timedelta(minutes=2)  # no further at once: the server answers a leap only when it is over
 
 _CLOCK = (
@@ -57,15 +58,23 @@ _CLOCK = (
 )
 
 
+class ClockStopped(Exception):
+    """The time-skipping server skips no more: it lost count of who is at work. A new world is needed."""
+
+
 @dataclass
 class Clock:
     """One clock for Temporal and Postgres. It is moved only when everybody who plays waits for it."""
 
     temporal: WorkflowEnvironment
+    client: Client
     database: Database
     partners_work: Callable[[], Awaitable[bool]]
     """Whether a partner is about to do what it acknowledged; partners live by the real time."""
+    runs: set[str] = field(default_factory=set[str])
+    """The workflows of the cases that are played now."""
     ahead: timedelta = timedelta(0)
+    stopped: bool = False
     playing: int = 0
     _waiting: list[tuple[timedelta, asyncio.Event]] = field(default_factory=list[tuple[timedelta, asyncio.Event]])
     working: int = 0
@@ -105,24 +114,30 @@ class Clock:
             await self._move_if_all_wait()
 
     async def passes(self, by: timedelta) -> None:
-        """Wait until the clock has moved by so much, or by less where somebody else wants to look earlier."""
+        """Wait until the clock has moved by so much, or by less where somebody else wants to look earlier.
+
+        Raises ClockStopped.
+        """
         moved = asyncio.Event()
         self._waiting.append((by, moved))
         await self._move_if_all_wait()
         await moved.wait()
+        if self.stopped:
+            raise ClockStopped
 
     async def _move_if_all_wait(self) -> None:
-        if not self._waiting or len(self._waiting) < self.playing:
+        if self.stopped or not self._waiting or len(self._waiting) < self.playing:
             return
         waiting, self._waiting = self._waiting, []
         await self._until_quiet()
+        # Who wants to look just after the first looks with it: each leap waits for everybody.
+        first = min(by for by, _ in waiting)
+        leap = min(LEAP, max(by for by, _ in waiting if by <= first + max(GRAIN, first / 4)))
         try:
-            # Who wants to look just after the first looks with it: each leap waits for everybody.
-            first = min(by for by, _ in waiting)
-            await self.temporal.sleep(min(LEAP, max(by for by, _ in waiting if by <= first + max(GRAIN, first / 4))))
-        except RPCError as slow:  # on a busy machine; whoever waits looks how far it came
-            if slow.status not in {RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED}:
-                raise
+            async with asyncio.timeout(STOPPED_AFTER):
+                await self.temporal.sleep(leap)
+        except (TimeoutError, RPCError):  # on a busy machine; whoever waits looks how far it came
+            self.stopped = await self.temporal.get_current_time() - datetime.now(UTC) < self.ahead + leap / 2
         await self.agree()
         self.worked_at = asyncio.get_running_loop().time()  # what is due now has not begun yet
         for _, moved in waiting:
@@ -131,8 +146,22 @@ class Clock:
     async def _until_quiet(self) -> None:
         """Postgres knows of an outcome before Temporal does: a leap meanwhile would time the activity out."""
         loop = asyncio.get_running_loop()
-        while self.working or loop.time() - self.worked_at < QUIET or await self.partners_work():  # noqa: ASYNC110 - it is quiet once for a while nothing happened
+        while (  # noqa: ASYNC110 - it is quiet once for a while nothing happened
+            self.working or loop.time() - self.worked_at < QUIET or await self.partners_work() or await self._at_work()
+        ):
             await asyncio.sleep(QUIET / 4)
+
+    async def _at_work(self) -> bool:
+        """Temporal has an activity that no worker has taken yet, or an outcome has not reached it."""
+        for run in tuple(self.runs):
+            try:
+                described = await self.client.get_workflow_handle(run).describe()
+            except RPCError:  # not begun yet
+                continue
+            # Later attempts may wait for their turn, and need the clock to move.
+            if any(pending.attempt == 1 for pending in described.raw_description.pending_activities):
+                return True
+        return False
 
 
 class _OnTime(Interceptor):
@@ -187,14 +216,14 @@ class World:
         """Let a partner do something wrong."""
         (await self.sandbox.post("/_control/faults", json=order)).raise_for_status()
 
-    async def start_anew(self, process: Process, case_id: UUID) -> None:
+    async def start_anew(self, workflow: str, case_id: UUID) -> None:
         """End a run that says nothing any more, and wake its case, as the reconciler would.
 
         The time-skipping server can lose a run: it refuses to cancel an activity that has just ended, which a real
         server takes, and the run never gets another task.
         """
         self.clock.worked_at = asyncio.get_running_loop().time()
-        handle = self.temporal.get_workflow_handle(workflow_id(process.name, str(case_id)))
+        handle = self.temporal.get_workflow_handle(workflow)
         with suppress(RPCError):  # it has ended meanwhile
             await handle.terminate("The server lost it")
         async with self.database.transaction() as session:
@@ -243,7 +272,7 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
             promises = await sandbox.get("/_control/promises")
             return any(promise["due_in"] < AT_ONCE for promise in promises.raise_for_status().json())
 
-        clock = Clock(temporal, database, partners_work)
+        clock = Clock(temporal, client, database, partners_work)
         partners = Partners.connect(settings.sandbox_url)
         parts.push_async_callback(partners.aclose)
         effects = EffectRunner(database, catalogue)

@@ -65,6 +65,10 @@ class Settings(BaseSettings):
         description="A Temporal that runs already, as `host:port`; empty = embedded",
     )
     temporal_namespace: str = Field(default="caseward", description="Created by the embedded Temporal only")
+    build_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = Field(
+        default=None,
+        description="What Temporal's worker versioning tells this build from others by; empty = a digest of the code",
+    )
     temporal_overrides: Words = Field(
         default=("retry", "pause", "resume"),
         description="What `temporal`, the actor nobody verified, may do by a signal or update sent past the API",

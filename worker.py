@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
+from temporalio.workflow import NondeterminismError
 
 from api.logs import set_up_logs
 from caseward import failpoints
@@ -36,6 +38,7 @@ from caseward.outbox.store import CHANNEL, TO_CALLBACKS, TO_TEMPORAL
 from caseward.outbox.to_temporal import ToTemporal
 from caseward.process import Catalogue
 from caseward.reconciler import Pace, Reconciler
+from caseward.reconciler.versions import LOOK_EVERY, Versions, content_of, deployed_as
 from caseward.workflow.case import CaseWorkflow
 from caseward.workflow.sandbox import runner
 from caseward.workflow.stories import story_faults
@@ -46,6 +49,7 @@ from settings import Settings
 CACHED_CASES = 2000  # at 50 KB each; fewer than the active ones halves the throughput
 STICKY_FOR = timedelta(seconds=3)  # how long a case waits for the worker that knew it, when that one died
 GRACE = timedelta(seconds=8)  # for activities under way at shutdown; every gateway's deadline is shorter
+CODE = ("caseward", "processes", "workflows", "activities", "partners", "worker.py", "requirements.lock")
 READY = "worker ready"  # the line that whoever starts a worker waits for
 
 
@@ -102,12 +106,13 @@ def build_reconciler(database: Database, client: Client, catalogue: Catalogue, s
     return Reconciler(database, client, catalogue, pace)
 
 
-def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconciler) -> list[Chore]:
+def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconciler, versions: Versions) -> list[Chore]:
     """What one worker at a time looks after, beside its activities."""
     return [
         Chore("bulk", timedelta(seconds=1), lambda: drive(database, catalogue)),
         Chore("reconciler", reconciler.pace.look_every, reconciler.look),
         Chore("expire_proposals", LOOK_FOR_EXPIRED, lambda: expire_due(database, catalogue)),
+        Chore("versions", LOOK_EVERY, versions.roll_over),
         Chore("pauses", resuming.EVERY, resuming.Resuming(database, catalogue)),
     ]
 
@@ -149,6 +154,8 @@ async def serve(settings: Settings) -> None:
     workflows = find_workflows(CATALOGUE)
     activities = build_activities(database, CATALOGUE, partners, settings, effects)
     client = await connect(settings)
+    build_id = settings.build_id or content_of(Path(__file__).parent, CODE)
+    versions = Versions(client, build_id)
     reconciler = build_reconciler(database, client, CATALOGUE, settings)
     await prepare(reconciler)
     dispatcher = Dispatcher(
@@ -167,12 +174,19 @@ async def serve(settings: Settings) -> None:
         max_cached_workflows=CACHED_CASES,
         sticky_queue_schedule_to_start_timeout=STICKY_FOR,
         graceful_shutdown_timeout=GRACE,
+        deployment_config=deployed_as(build_id),
+        # Else its task would fail for ever. Temporal begins a failed run anew, and it reads from Postgres.
+        workflow_failure_exception_types=[NondeterminismError],
     )
     async with worker:
+        await versions.become_current()
         beside = [
             asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(versions.stay_available()),
             asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
-            asyncio.create_task(look_after(settings.database_url, build_chores(database, CATALOGUE, reconciler))),
+            asyncio.create_task(
+                look_after(settings.database_url, build_chores(database, CATALOGUE, reconciler, versions))
+            ),
         ]
         print(READY, flush=True)  # noqa: T201 - the promise to whoever started us
         stopped = asyncio.create_task(stopping.wait())

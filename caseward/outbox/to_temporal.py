@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import (
+    RetryPolicy,
+    SearchAttributeKey,
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDReusePolicy,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from caseward.messages import PERFORM, TASK_QUEUE, CaseRef, News, Order, Perform, workflow_id
@@ -13,6 +19,10 @@ from caseward.outbox.store import Claimed
 from caseward.process import Catalogue
 
 RPC_TIMEOUT = timedelta(seconds=5)  # half of a claim
+# A run fails where today's stories can't follow its history. The next one reads from Postgres what there is to do.
+BEGUN_ANEW = RetryPolicy(
+    initial_interval=timedelta(milliseconds=100), backoff_coefficient=4, maximum_interval=timedelta(minutes=1)
+)
 BUSINESS_KEY = SearchAttributeKey.for_keyword("CasewardBusinessKey")
 
 # What says that the message itself is wrong; everything else says that Temporal is away, starting or overloaded.
@@ -49,6 +59,7 @@ class ToTemporal:
                 id=workflow_id(ref.process, ref.case_id),
                 task_queue=TASK_QUEUE,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,  # a reopened case is a new run
+                retry_policy=BEGUN_ANEW,
                 start_signal=PERFORM,
                 start_signal_args=[together(messages)],
                 search_attributes=TypedSearchAttributes([SearchAttributePair(BUSINESS_KEY, ref.business_key)]),

@@ -16,4 +16,10 @@ LIMITS = {
     "vouchers": 20,
 }
 
-CATALOGUE = Catalogue([VENDOR_ONBOARDING, BOOKING], limits=LIMITS)
+CATALOGUE = Catalogue(
+    [
+        VENDOR_ONBOARDING,
+        BOOKING,
+    ],
+    limits=LIMITS,
+)

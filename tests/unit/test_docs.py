@@ -85,7 +85,7 @@ def test_the_example_process_is_sound(example):
 
 def test_the_example_tells_every_story(example):
     process = example("processes.expense_claim").EXPENSE_CLAIM
-    stories = example("workflows.expense_claim").ExpenseClaim
+    stories = example("workflows.expense_claim").ExpenseClaims
     assert list(story_faults({process.name: process}, [stories])) == []
 
 

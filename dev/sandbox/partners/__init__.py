@@ -10,4 +10,13 @@ from dev.sandbox.partners.registry import REGISTRY
 from dev.sandbox.partners.screening import SCREENING
 from dev.sandbox.partners.vouchers import VOUCHERS
 
-PARTNERS: tuple[Partner, ...] = (REGISTRY, SCREENING, BANK, ERP, MAIL, HOTEL, CAR_RENTAL, VOUCHERS)
+PARTNERS: tuple[Partner, ...] = (
+    REGISTRY,
+    SCREENING,
+    BANK,
+    ERP,
+    MAIL,
+    HOTEL,
+    CAR_RENTAL,
+    VOUCHERS,
+)

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from api.bodies import opening_body, transition_body
+from caseward.claims import ClaimInput
 from caseward.documents import Document
 from caseward.overrides import OVERRIDES
 from caseward.process import (
@@ -48,6 +49,8 @@ class ConfirmationDeclaration(Document):
     roles: list[str]
     expires_after_seconds: float
     proposer_counts: bool
+    when: str | None
+    """Of which cases, in words; None where of all."""
 
 
 class StateDeclaration(Document):
@@ -59,6 +62,7 @@ class StateDeclaration(Document):
     final: bool
     pending: bool
     waiting_on: str | None
+    claimable_by: list[str]
     deadline: DeadlineDeclaration | None
 
 
@@ -184,6 +188,7 @@ def _confirmation(declared: Confirmation | None) -> ConfirmationDeclaration | No
         roles=sorted(declared.roles),
         expires_after_seconds=declared.expires.total_seconds(),
         proposer_counts=declared.proposer_counts,
+        when=declared.when.words if declared.when else None,
     )
 
 
@@ -207,6 +212,7 @@ def _state(process: Process, name: str) -> StateDeclaration:
         final=state.final,
         pending=state.name in process.pending_states,
         waiting_on=state.waiting_on,
+        claimable_by=sorted(state.claimable_by),
         deadline=deadline,
     )
 
@@ -248,6 +254,7 @@ def _step(process: Process, step: Step[Any]) -> StepDeclaration:
 def schemas(catalogue: Catalogue) -> Mapping[str, dict[str, Any]]:
     """Every JSON Schema by its name: the whole body of each call, each subject, each step's result."""
     models: dict[str, type[BaseModel]] = {f"override.{row.name}": row.input for row in OVERRIDES.values()}
+    models["claim"] = ClaimInput
     for process in catalogue.values():
         models[f"{process.name}.subject"] = process.subject
         for transition in process.transitions:

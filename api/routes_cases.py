@@ -49,6 +49,7 @@ class CaseQuery(BaseModel):
     recovery_owner: Text | None = None
     waiting_on: Text | None = None
     business_key: Text | None = None
+    assignee: Annotated[Text | None, Field(description="The id of who has claimed them")] = None
     proposals: Annotated[bool | None, Field(description="Whether something waits for confirmation")] = None
     q: Search | None = None
     cursor: Cursor | None = None

@@ -1,4 +1,4 @@
-"""Commands: one typed route per process and transition, and one per override, made from the declarations."""
+"""Commands: one typed route per process and transition, and one per override and claim, made from the declarations."""
 
 import inspect
 from collections.abc import Callable
@@ -12,7 +12,8 @@ from api.answers import Answering
 from api.bodies import Storable, example, opening_body, requires_something, transition_body
 from api.deps import Sealed, Wait, Wired, header_parameters
 from api.responses import OPENING, command
-from caseward.cases.commands import open_case, request_override, request_transition
+from caseward.cases.commands import open_case, request_claim, request_override, request_transition
+from caseward.claims import CLAIM_TITLES, CLAIM_WORDS, ClaimInput
 from caseward.documents import CaseDocument, OperationDocument
 from caseward.overrides import OVERRIDES, Override
 from caseward.process import Catalogue, Process, Transition, hyphenated
@@ -28,6 +29,8 @@ def command_routes(catalogue: Catalogue) -> APIRouter:
         for transition in process.transitions:
             if not transition.opens:
                 _add_transition(router, process, transition)
+    for name in CLAIM_TITLES:
+        _add_claim(router, name)
     for override in OVERRIDES.values():
         _add_override(router, override)
     return router
@@ -87,6 +90,29 @@ def _add_transition(router: APIRouter, process: Process, transition: Transition)
         summary=transition.title,
         description=f"From {sources} to {targets}.",
         tags=[process.title],
+        responses=command(),
+        openapi_extra=ON_A_CASE,
+    )
+
+
+def _add_claim(router: APIRouter, name: str) -> None:
+    async def request(
+        wiring: Wired, envelope: Sealed, wait: Wait, response: Response, case_id: UUID, body: Any
+    ) -> OperationDocument:
+        async with wiring.command() as session:
+            accepted = await request_claim(
+                session, wiring.catalogue, case_id=case_id, claim=name, input=body, envelope=envelope
+            )
+        return await Answering(wiring, envelope, wait).operation(response, accepted)
+
+    router.add_api_route(
+        f"/cases/{{case_id}}/{name}",
+        taking(request, ClaimInput, optional=True),
+        methods=["POST"],
+        operation_id=f"{name}_case",
+        summary=CLAIM_TITLES[name],
+        description=CLAIM_WORDS[name],
+        tags=["Cases"],
         responses=command(),
         openapi_extra=ON_A_CASE,
     )

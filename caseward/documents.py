@@ -209,6 +209,8 @@ class CaseDocument(Document):
     state_info: StateInfo
     condition: str
     condition_info: ConditionInfo
+    assignee: str | None
+    """Who has claimed it."""
     subject: dict[str, Any]
     subject_revision: int
     operation: OperationInFlight | None
@@ -232,6 +234,7 @@ class CaseRow(Document):
     condition_since: datetime
     recovery_owner: str | None
     waiting_on: str | None
+    assignee: str | None
     deadline_at: datetime | None
     proposals: int
     """How many operations wait for confirmation."""
@@ -626,6 +629,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
             by=current.by,
             reason=current.reason,
         ),
+        assignee=now.assignee,
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
         operation=_in_flight(now, steps),
@@ -637,11 +641,11 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
 
 
 def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocument]) -> dict[str, Any]:
-    """The case document as Temporal may hold it: no subject, title, actions, proposals, results, partners' words."""
+    """The case document as Temporal may hold it: no subject, title, people, actions, proposals, partners' words."""
     bare = [step.model_copy(update={"result": None}) for step in steps]
     told = case_document(now, facts, None, bare)
     # Proposals quote people, and the workflow hears nothing of them before they are accepted.
-    document = told.model_dump(mode="json", exclude={"subject", "title", "actions", "proposals"})
+    document = told.model_dump(mode="json", exclude={"subject", "title", "assignee", "actions", "proposals"})
     document["condition_info"] |= {"by": None, "reason": None}
     last_error = document["condition_info"]["last_error"]
     if last_error:
@@ -702,6 +706,8 @@ def _action(now: Situation, action: Action, decision: Decision) -> ActionDocumen
     if action.kind == "transition":
         href = f"/v1/{now.process.path}/{now.case_id}/{hyphenated(action.name)}"
         schema = f"/v1/schemas/{now.process.name}.{action.name}"
+    elif action.kind == "claim":
+        href, schema = f"/v1/cases/{now.case_id}/{action.name}", "/v1/schemas/claim"
     else:
         href = f"/v1/cases/{now.case_id}/overrides/{hyphenated(action.name)}"
         schema = f"/v1/schemas/override.{action.name}"

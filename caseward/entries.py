@@ -9,6 +9,8 @@ SENTENCES: dict[str, str] = {
     "case.held": "The reconciler paused it: {found} Engineering decides.",
     "case.paused": "Paused: nothing new begins. Deadlines are {deadlines}.",
     "case.resumed": "The case's pause ended.",
+    "case.claimed": "{assignee} has claimed it.",
+    "case.unclaimed": "The claim of {assignee} ended.",
     "deadline.moved": "{what} was over; deadlines that stood still moved by {moved}.",
     "case.escalated": "Nobody acted in time; it now waits on {role}.",
     "case.overdue": "{state} takes too long. {recovery_owner} decides.",

@@ -11,6 +11,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from caseward.process import (
+    CLAIMS,
     CONFIRMABLE,
     ENGINE_ROLES,
     ENGINEERING,
@@ -70,6 +71,8 @@ def _name_faults(process: Process) -> Iterator[str]:
         yield f"role {name} is the engine's own"
     for name in sorted(set(kinds["transition"]) & RESERVED_TRANSITIONS):
         yield f"transition {name} has the name of an override"
+    for name in sorted(set(kinds["transition"]) & CLAIMS):
+        yield f"transition {name} has the name of what State(claimable_by=...) declares"
     known = set(kinds["state"])
     for where, name in _state_mentions(process):
         if name not in known:
@@ -179,6 +182,13 @@ def _state_faults(process: Process) -> Iterator[str]:
             yield f"{where}: is pending, so it can be neither final nor waiting on somebody"
         if not pending and not state.final and state.name not in sources:
             yield f"{where}: nobody can leave it, and it is not final"
+        if state.claimable_by and (pending or state.final):
+            yield f"{where}: is {'pending' if pending else 'final'}, so nobody works on a case there who could claim it"
+        for role in sorted(state.claimable_by):
+            if role not in roles:
+                yield f"{where}: unknown role {role} may claim a case there"
+            elif not any(state.name in each.source and role in each.roles for each in process.transitions):
+                yield f"{where}: {role} may claim a case there, but take no transition from it"
         if state.final and (state.deadline or state.waiting_on):
             yield f"{where}: is final, so nobody can owe a move there"
         if state.deadline:
@@ -247,6 +257,12 @@ def _confirmation_faults(process: Process) -> Iterator[str]:
             yield f"{where}: a proposal stands for more than nothing and at most {LONGEST_PROPOSAL.days} days"
     if process.opening.confirmation is not None:
         yield f"transition {process.opening.name}: opens the case, so there is nothing yet to confirm it on"
+    for transition in process.transitions:
+        if transition.revise and transition.confirmation and transition.confirmation.when:
+            yield f"transition {transition.name}: its confirmation looks at the subject, which it revises itself"
+    for where, confirmation in declared:
+        if confirmation and confirmation.when and not where.startswith("transition"):
+            yield f"{where}: its confirmation looks at the subject, which only a transition's may"
     for name in sorted(set(process.confirmations) - CONFIRMABLE):
         yield f"override {name}: is none that can wait for confirmation"
     yield from _unconfirmed_consequences(process)

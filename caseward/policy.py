@@ -7,6 +7,7 @@ accepted at that version.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+from caseward.claims import CLAIM_TITLES
 from caseward.errors import Reason
 from caseward.overrides import OVERRIDES, Override
 from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, Process, Transition
@@ -26,7 +27,7 @@ from caseward.situation import (
 
 @dataclass(frozen=True)
 class Action:
-    """A transition or an override, as somebody would take it."""
+    """A transition, an override or a claim, as somebody would take it."""
 
     kind: Kind
     name: str
@@ -77,7 +78,7 @@ def _confirmation_of(now: Situation, action: Action, target: EffectView | None) 
     process = now.process
     if action.kind == "transition":
         transition = process.transition(action.name)
-        return transition.confirmation if transition else None
+        return _applying(now, transition.confirmation) if transition else None
     override = OVERRIDES.get(action.name)
     if override is None:
         return None
@@ -86,9 +87,18 @@ def _confirmation_of(now: Situation, action: Action, target: EffectView | None) 
         return process.skip_confirmation(process.steps.get(target.step) if target else None, action.name) or own
     if action.name == "replay" and own is None:  # doing a confirmed transition again is no way around its confirmation
         # Only the input says which of them, and it has no say in what is offered: so the most that any of them takes.
-        stories = [t.confirmation for t in process.transitions if t.steps and t.confirmation]
-        return max(stories, key=lambda confirmation: confirmation.by, default=None)
+        stories = (_applying(now, transition.confirmation) for transition in process.transitions if transition.steps)
+        return max(filter(None, stories), key=lambda confirmation: confirmation.by, default=None)
     return own
+
+
+def _applying(now: Situation, declared: Confirmation | None) -> Confirmation | None:
+    """The confirmation that this very case needs, which is what a proposal keeps. A subject that nobody can read any
+    more needs it."""
+    if declared is None or declared.when is None:
+        return declared
+    applies = now.subject is None or declared.when.of(now.subject)
+    return replace(declared, when=None) if applies else None
 
 
 def _same(proposal: ProposalView, action: Action, target: EffectView | None) -> bool:
@@ -134,7 +144,8 @@ def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> D
         reasons.append(Reason("proposal_stale", f"{title}: the case has moved on since it was proposed."))
     else:
         others = tuple(each for each in now.proposals if each.id != proposal.id)
-        afresh = decide(replace(now, proposals=others), proposal.proposer, action)
+        # Whoever proposed it may have given the case back since, so that those who confirm can look at it.
+        afresh = decide(replace(now, proposals=others, assignee=None), proposal.proposer, action)
         reasons, target = [*reasons, *afresh.reasons], afresh.target
     return Decision(tuple(reasons), _acting_role(actor, confirmation.roles), target)
 
@@ -157,6 +168,8 @@ def action_title(process: Process, action: Action) -> str:
     """What people call it."""
     if action.kind == "override":
         return OVERRIDES[action.name].title if action.name in OVERRIDES else action.name
+    if action.kind == "claim":
+        return CLAIM_TITLES.get(action.name, action.name)
     transition = process.transition(action.name)
     return transition.title if transition else action.name
 
@@ -167,6 +180,8 @@ def _decide(now: Situation, actor: Actor, action: Action) -> Decision:
         if transition is None or transition.opens:
             return Decision((Reason("unknown_action", f"This process has no transition {action.name}."),))
         return _decide_transition(now, actor, transition)
+    if action.kind == "claim":
+        return _decide_claim(now, actor, action)
     override = OVERRIDES.get(action.name)
     if override is None:
         return Decision((Reason("unknown_action", f"There is no override {action.name}."),))
@@ -193,6 +208,9 @@ def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]
         if not transition.opens:
             action = Action("transition", transition.name)
             yield action, decide(now, actor, action)
+    for name in CLAIM_TITLES if now.process.claimable else ():
+        action = Action("claim", name)
+        yield action, decide(now, actor, action)
     for override in OVERRIDES.values():
         targets = [e for e in now.effects if e.unsettled] if override.per_step else []
         actions = [Action("override", override.name, e.address, e.item) for e in targets]
@@ -217,7 +235,34 @@ def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> 
         else:
             places = " or ".join(now.process.state(name).title for name in sorted(transition.source))
             reasons.append(Reason("wrong_state", f"{transition.title} needs {places}; the case is {here}."))
+    elif transition.roles & now.process.state(now.state).claimable_by and now.assignee not in {None, actor.id}:
+        reasons.append(Reason("claimed_by_other", f"{transition.title}: {now.assignee} has claimed the case."))
     return Decision(tuple(reasons), _acting_role(actor, transition.roles))
+
+
+def _decide_claim(now: Situation, actor: Actor, action: Action) -> Decision:
+    """Claiming begins nothing, so that no pause stands against it."""
+    state, title = now.process.state(now.state), action_title(now.process, action)
+    roles, reasons = state.claimable_by, list[Reason]()
+    if action.name == "claim":
+        if not roles:
+            return Decision((Reason("not_claimable", f"Nobody claims a case that is {state.title}."),))
+        reasons += _role_reasons(now.process, actor, roles, title)
+        if not actor.somebody:
+            reasons.append(Reason("not_somebody", f"{title}: only a person known by name may."))
+        if now.assignee == actor.id:
+            reasons.append(Reason("claimed_already", "You have claimed it already."))
+        elif now.assignee is not None:
+            reasons.append(Reason("claimed_by_other", f"{now.assignee} has claimed it."))
+    elif action.name == "unclaim":
+        if now.assignee is None:
+            return Decision((Reason("not_claimed", "Nobody has claimed it."),))
+        if now.assignee != actor.id:
+            roles = state.unclaimable_by
+            reasons += _role_reasons(now.process, actor, roles, f"{title} for {now.assignee}")
+    else:
+        reasons.append(Reason("unknown_action", f"There is no claim {action.name}."))
+    return Decision(tuple(reasons), _acting_role(actor, roles))
 
 
 def _acted_before(now: Situation, actor: Actor, transition: Transition) -> bool:

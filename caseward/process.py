@@ -17,6 +17,7 @@ ENGINEERING = "engineering"  # owns what only code can mend
 OPERATOR, SENIOR_OPERATOR, AUDITOR = "operator", "senior_operator", "auditor"
 ENGINE_ROLES = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
 RESERVED_TRANSITIONS = frozenset({"retry", "skip", "mark_done", "undo", "replay", "pause", "resume", "force_cancel"})
+CLAIMS = frozenset({"claim", "unclaim"})
 # What can wait for people; a pause that waited for confirmation would be none.
 CONFIRMABLE = RESERVED_TRANSITIONS - {"pause", "resume"}
 LONGEST_PROPOSAL = timedelta(days=366)  # beyond that it is another decision
@@ -51,6 +52,14 @@ Exhausted = Literal["block", "undo", "proceed"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Circumstance:
+    """What may be so of a subject, and its words for people: "an amount above 10,000"."""
+
+    of: Callable[[Any], bool]
+    words: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Confirmation:
     """How many others must confirm what one person asks for, before it is accepted."""
 
@@ -62,6 +71,8 @@ class Confirmation:
     """How long a proposal waits for them."""
     proposer_counts: bool = False
     """Whoever proposes it and has one of the roles is one of those people."""
+    when: Circumstance | None = None
+    """Only where this is so of the case's subject, and for transitions alone; always where None."""
 
 
 @dataclass(frozen=True)
@@ -162,9 +173,17 @@ class State:
     """One sentence for the people whose case it is."""
     waiting_on: str | None = field(default=None, kw_only=True)
     """The role that owes the next move; None where nobody owes one."""
+    claimable_by: frozenset[str] = field(default=frozenset(), kw_only=True)
+    """Who may claim a case here: what these roles do is the claimant's alone then, until the case leaves the state."""
     deadline: Deadline | None = field(default=None, kw_only=True)
     final: bool = field(default=False, kw_only=True)
     """The workflow closes here and the business key is free again; only a reopening leads out."""
+
+    @property
+    def unclaimable_by(self) -> frozenset[str]:
+        """Who may end somebody else's claim: operators, and whom the deadline calls."""
+        called = {self.deadline.then.role} if self.deadline and isinstance(self.deadline.then, Escalate) else set[str]()
+        return frozenset({OPERATOR, SENIOR_OPERATOR, *called})
 
 
 @dataclass(frozen=True)
@@ -258,6 +277,11 @@ class Process:
     def steps(self) -> Mapping[str, Step[Any]]:
         """Every step by its name."""
         return {step.name: step for transition in self.transitions for step in transition.steps}
+
+    @property
+    def claimable(self) -> bool:
+        """Somebody may claim its cases, in some state."""
+        return any(state.claimable_by for state in self.states)
 
     @property
     def pending_states(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ from caseward.bulk import fingerprint
 from caseward.errors import Reason
 from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step
 
-Kind = Literal["transition", "override"]
+Kind = Literal["transition", "override", "claim"]
 Direction = Literal["do", "undo"]
 OperationState = Literal[
     "proposed", "accepted", "running", "undoing", "completed", "undone", "superseded", "declined", "expired"
@@ -253,6 +253,10 @@ class Situation:
     subject_revision: int = 1
     proposals: tuple[ProposalView, ...] = ()
     """What waits for confirmation, the oldest first."""
+    assignee: str | None = None
+    """Who has claimed it."""
+    subject: Any = None
+    """The case's own revision, where a rule asks for it; None where nobody can read it any more."""
     overdue: Mapping[str, Any] | None = None
     """Its state's deadline passed, and the process declares that somebody decides then: since when, and who."""
     pauses: tuple[PauseView, ...] = ()

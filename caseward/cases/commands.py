@@ -24,6 +24,7 @@ from caseward.cases.operations import (
 from caseward.cases.proposals import end_proposals, proposals_of
 from caseward.cases.proposing import propose
 from caseward.cases.replay import accept_replay, planned_as_shown, why_no_replay
+from caseward.claims import ClaimInput
 from caseward.db.session import Database
 from caseward.db.tables import Case, Effect, Message, Operation, ProposalAnswer, Subject
 from caseward.errors import (
@@ -40,7 +41,7 @@ from caseward.evidence import GENESIS
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
-from caseward.situation import CASE, Actor, EffectView, Situation, story_fingerprint
+from caseward.situation import CASE, Actor, EffectView, Kind, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         proposals=0,
         overdue=None,
         thawed=None,
+        assignee=None,
     )
 
 
@@ -216,6 +218,42 @@ async def request_override(
     decision = await _admit(work, envelope, action)
     request = _request(envelope, decision, digest, data["reason"], {k: v for k, v in data.items() if k != "reason"})
     return await _enact(work, action, decision, request, data)
+
+
+async def request_claim(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    case_id: UUID,
+    claim: str,
+    input: ClaimInput,  # noqa: A002 - the word of the contract
+    envelope: Envelope,
+) -> Accepted:
+    """Claim a case for the actor, or end a claim; done in this transaction, and the workflow has nothing to hear.
+
+    Raises CaseNotFound, VersionStale, ActionNotAllowed, IdempotencyKeyReused.
+    """
+    digest = digest_of("claim", str(case_id), claim, as_stored(input))
+    twin = await find_twin(session, envelope, digest)
+    if twin is not None:
+        return twin
+    work = await lock_case(session, catalogue, case_id)
+    decision = await _admit(work, envelope, Action("claim", claim))
+    request = _request(envelope, decision, digest, input.reason, {})
+    operation = _standing_by(work, request, "claim", claim)
+    operation.state, operation.to_state = "completed", work.case.state
+    operation.started_at = operation.finished_at = work.now
+    work.entry(
+        "case.claimed" if claim == "claim" else "case.unclaimed",
+        operation=operation,
+        actor=envelope.actor,
+        role=decision.role,
+        reason=input.reason,
+        assignee=work.case.assignee or envelope.actor.id,
+    )
+    work.case.assignee = envelope.actor.id if claim == "claim" else None
+    work.touch()
+    return Accepted(operation.id, work.case.id)
 
 
 async def _enact(
@@ -289,14 +327,14 @@ async def _revised(work: LockedCase, transition: Transition, data: dict[str, Any
     return as_stored(transition.revise(subject, transition.input.model_validate(data)))
 
 
-async def _hold(work: LockedCase, override: str, request: Request, data: dict[str, Any]) -> Operation:
-    """Pause the case or end its pause: all of it in this transaction."""
+def _standing_by(work: LockedCase, request: Request, kind: Kind, name: str) -> Operation:
+    """An operation that takes nothing over: it stands by the one in flight, where there is one."""
     operation = new_operation(
         request,
         case_id=work.case.id,
         process=work.case.process,
-        kind="override",
-        name=override,
+        kind=kind,
+        name=name,
         case_state=work.case.state,
         at=work.now,
         from_state=work.case.state,
@@ -305,6 +343,12 @@ async def _hold(work: LockedCase, override: str, request: Request, data: dict[st
     )
     operation.acts_on = work.case.operation_id
     work.session.add(operation)
+    return operation
+
+
+async def _hold(work: LockedCase, override: str, request: Request, data: dict[str, Any]) -> Operation:
+    """Pause the case or end its pause: all of it in this transaction."""
+    operation = _standing_by(work, request, "override", override)
     state_title = work.process.state(work.case.state).title
     work.entry(
         "operation.accepted",
@@ -336,20 +380,7 @@ async def _help(
     """Accept retry, skip or mark_done: the change is written now, and the operation ends when its effect shows."""
     effect = work.effects[target.key] if target else None
     result = _check_step_input(work.process, override, target, data)
-    operation = new_operation(
-        request,
-        case_id=work.case.id,
-        process=work.case.process,
-        kind="override",
-        name=override,
-        case_state=work.case.state,
-        at=work.now,
-        from_state=work.case.state,
-        fence=work.case.fence,
-        subject_revision=work.case.subject_revision,
-    )
-    operation.acts_on = work.case.operation_id
-    work.session.add(operation)
+    operation = _standing_by(work, request, "override", override)
     if target is not None:
         operation.step, operation.item, operation.effect_key = target.address, target.item, target.key
     state_title = work.process.state(work.case.state).title
@@ -531,8 +562,25 @@ async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situat
     if now.operation is None and case.latest_id is not None:
         row, steps = (await session.execute(_LATEST, {"operation_id": case.latest_id})).one()
         latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
-    concerned = own + pauses.views_of(held, case)
-    return replace(now, acted=acted, latest=latest, pauses=concerned, proposals=await proposals_of(session, case))
+    return replace(
+        now,
+        acted=acted,
+        latest=latest,
+        pauses=own + pauses.views_of(held, case),
+        proposals=await proposals_of(session, case),
+        subject=await _asked_for(session, now.process, case),
+    )
+
+
+async def _asked_for(session: AsyncSession, process: Process, case: Case) -> BaseModel | None:
+    """The case's subject, where a rule looks at it and it can be read."""
+    if not any(each.confirmation and each.confirmation.when for each in process.transitions):
+        return None
+    row = await session.get_one(Subject, (case.id, case.subject_revision))
+    try:
+        return process.subject.model_validate(row.data)
+    except ValidationError:
+        return None
 
 
 async def find_twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:

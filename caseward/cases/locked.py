@@ -154,6 +154,7 @@ class LockedCase:
             state_since=case.state_since,
             deadline_at=case.deadline_at,
             escalated_to=case.escalated_to,
+            assignee=case.assignee,
             overdue=case.overdue,
             version=case.version,
             operation=view,
@@ -197,6 +198,8 @@ class LockedCase:
     def enter(self, state_name: str, subject: BaseModel | None = None) -> None:
         """Move to another state; its deadline begins. One that counts from the subject's own instant needs that."""
         state = self.process.state(state_name)
+        if state_name != self.case.state:
+            self.case.assignee = None
         self.case.state = state_name
         self.case.state_since = self.now
         self.case.visit = self.case.version + (0 if self._touched else 1)

@@ -61,6 +61,7 @@ class CaseFilter:
     recovery_owner: str | None = None
     waiting_on: str | None = None
     business_key: str | None = None
+    assignee: str | None = None
     proposals: bool | None = None
     """Whether something of it waits for confirmation."""
     q: str | None = None
@@ -277,7 +278,7 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     """A page of the cases that this actor may see, newest change first. Raises InputInvalid for a foreign cursor."""
     visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
     query = select(Case).where(Case.process.in_(visible))
-    exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key")
+    exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key", "assignee")
     paused = await paused_processes(session, visible)
     held = and_(Case.process.in_(paused), Case.paused.is_(None), ~and_(Case.final, Case.operation_id.is_(None)))
     # What a process's pause makes of its cases; none of their rows is touched when it begins or ends.
@@ -345,6 +346,7 @@ def _own_row(catalogue: Catalogue, case: Case) -> CaseRow:
         condition_since=case.condition_since,
         recovery_owner=case.recovery_owner,
         waiting_on=case.waiting_on,
+        assignee=case.assignee,
         deadline_at=case.deadline_at,
         proposals=case.proposals,
         opened_at=case.opened_at,

@@ -71,6 +71,7 @@ class Case(Base):
             "deadline_at",
             postgresql_where=text("deadline_at IS NOT NULL AND operation_id IS NULL"),
         ),
+        Index("ix_cases_assignee", "assignee", "changed_at", "id", postgresql_where=text("assignee IS NOT NULL")),
         Index("ix_cases_proposals", "changed_at", "id", postgresql_where=text("proposals > 0")),
     )
 
@@ -108,6 +109,8 @@ class Case(Base):
     """How many of its operations are proposed and wait for confirmation."""
     overdue: Mapped[JSON | None]
     """Its state's deadline passed, and somebody has to decide: since when, and who."""
+    assignee: Mapped[str | None]
+    """Who has claimed it, until it leaves its state."""
 
 
 class Subject(Base):

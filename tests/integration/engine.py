@@ -20,10 +20,18 @@ from sqlalchemy import select, text
 from caseward.activity import Call, EffectRunner
 from caseward.cases import deadlines, effects, operations, queries, taking_back
 from caseward.cases.callbacks import PartnerEvent, receive
-from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
+from caseward.cases.commands import (
+    Accepted,
+    Envelope,
+    open_case,
+    request_claim,
+    request_override,
+    request_transition,
+)
 from caseward.cases.effects import OpenStep, Reservation, Settlement
 from caseward.cases.locked import story_of
 from caseward.cases.timeline import first_break
+from caseward.claims import ClaimInput
 from caseward.db.session import Database
 from caseward.db.tables import Attempt, Base, Callback, Case, Effect, Entry, Message, Operation
 from caseward.documents import CaseDocument, OperationDocument
@@ -412,6 +420,19 @@ class Handle:
                 case_id=self.id,
                 override=name,
                 input=OVERRIDES[name].input.model_validate(given),
+                envelope=envelope(actor, key, None if version is None else [version]),
+            )
+
+    async def claim(
+        self, name: str = "claim", actor: Actor = CLERK, *, key: str | None = None, version: int | None = None
+    ) -> Accepted:
+        async with self.desk.database.transaction() as session:
+            return await request_claim(
+                session,
+                self.desk.catalogue,
+                case_id=self.id,
+                claim=name,
+                input=ClaimInput(),
                 envelope=envelope(actor, key, None if version is None else [version]),
             )
 

@@ -28,7 +28,7 @@ PARCEL_RETURN = Process(
     teams=frozenset({"returns"}),
     roles=(Role(CLERK, "Parcel clerk"),),
     states=(
-        State("received", "Received", "The parcel is here.", waiting_on=CLERK),
+        State("received", "Received", "The parcel is here.", waiting_on=CLERK, claimable_by=frozenset({CLERK})),
         State("refunding", "Refunding", "We are paying back."),
         State("refunded", "Refunded", "Paid back.", final=True),
         State("refused", "Refused", "Nothing is paid back.", final=True),

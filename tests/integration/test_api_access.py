@@ -202,6 +202,8 @@ COMMANDS = {
     "/v1/parcel-return": {CLERK},
     PARCEL_CASE + "refund": {CLERK},
     PARCEL_CASE + "refuse": {CLERK},
+    CASE + "/claim": SEES,  # no vendor's is claimable, which everybody may know who sees it
+    CASE + "/unclaim": SEES,
     CASE + "/overrides/retry": {OPERATOR, SENIOR},
     CASE + "/overrides/skip": {OPERATOR, SENIOR},
     CASE + "/overrides/mark-done": {OPERATOR, SENIOR},
@@ -382,6 +384,9 @@ class TestForeignCases:
         for override in ("retry", "force_cancel"):
             foreign = await stranger.override(case, override)
             assert same(foreign, await stranger.override({**case, "case_id": NOBODY}, override))
+        for claim in ("claim", "unclaim"):
+            foreign = await stranger.command(f"/v1/cases/{case['case_id']}/{claim}")
+            assert same(foreign, await stranger.command(f"/v1/cases/{NOBODY}/{claim}"))
         foreign = await stranger.take(case, "approve")
         assert same(foreign, await stranger.take({**case, "case_id": NOBODY}, "approve"))
 

@@ -21,18 +21,20 @@ from sqlalchemy import select, update
 from caseward.cases.admission import admit_override
 from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.cases.effects import LeaseHeld
-from caseward.db.tables import Entry, Operation
+from caseward.db.tables import Entry, Operation, Subject
 from caseward.errors import CommandRefused
 from caseward.messages import AdmitCall
-from caseward.process import Confirmation, Retry
+from caseward.process import Circumstance, Confirmation, Retry
 from caseward.situation import Actor
-from tests.integration.engine import Desk, Handle, all_at_once, envelope, parcels, person, step, transient
+from tests.integration.engine import Desk, Handle, Parcel, all_at_once, envelope, parcels, person, step, transient
 
 EXAMPLES = int(os.environ.get("CASEWARD_EXAMPLES", "25"))  # more of them when somebody has an hour
 
+LIGHT, HEAVY = 1.0, 2.0
+TOO_HEAVY = Circumstance(of=lambda parcel: parcel.weight == HEAVY, words="a heavy parcel")
 CHIEFS, SENIORS = frozenset({"chief", "clerk"}), frozenset({"senior_operator", "operator"})
 NEEDS = {
-    "ship": Confirmation(by=2, roles=CHIEFS),
+    "ship": Confirmation(by=2, roles=CHIEFS, when=TOO_HEAVY),
     "skip": Confirmation(by=2, roles=SENIORS),
     "mark_done": Confirmation(by=2, roles=SENIORS),
     "force_cancel": Confirmation(by=3, roles=SENIORS, proposer_counts=True),
@@ -43,7 +45,9 @@ PLAIN = parcels(
     confirmations={"force_cancel": NEEDS["force_cancel"]},
 )
 WATCHED = replace(
-    PLAIN, transitions=tuple(replace(each, confirmation=NEEDS.get(each.name)) for each in PLAIN.transitions)
+    PLAIN,
+    transitions=tuple(replace(each, confirmation=NEEDS.get(each.name)) for each in PLAIN.transitions),
+    states=tuple(replace(each, claimable_by=CHIEFS if each.name == "draft" else frozenset()) for each in PLAIN.states),
 )
 ROLES = ("clerk", "chief", "operator", "senior_operator")
 PEOPLE = tuple(person(*ROLES, name=f"p{n}") for n in range(3))
@@ -69,10 +73,15 @@ def moved_on(proposed: Entry, later: Entry, operations: dict[UUID, Operation]) -
     return about and later.type.startswith(("attempt.", "effect."))
 
 
-def judge(entries: Sequence[Entry], operations: dict[UUID, Operation]) -> None:
-    """Everything that was confirmed or accepted on one case, by its timeline alone."""
+def needs(row: Operation, weights: dict[int, float]) -> Confirmation | None:
+    """What an operation needs, by the subject as it was; light parcels anybody ships alone."""
+    return None if row.name == "ship" and weights[row.subject_base] == LIGHT else NEEDS.get(row.name)
+
+
+def judge(entries: Sequence[Entry], operations: dict[UUID, Operation], weights: dict[int, float]) -> None:
+    """Everything that was confirmed or accepted on one case, by its timeline and its subject alone."""
     for number, accepted in enumerate(entries):
-        needed = NEEDS.get(operations[accepted.operation_id].name) if accepted.operation_id else None
+        needed = needs(operations[accepted.operation_id], weights) if accepted.operation_id else None
         if accepted.type not in {"operation.accepted", "operation.confirmed"} or needed is None:
             continue
         story = [entry for entry in entries[: number + 1] if entry.operation_id == accepted.operation_id]
@@ -114,11 +123,14 @@ class Day:
 
     async def begin(self) -> None:
         """A case whose first step a machine tries again and again, or one where nothing has begun."""
+        weight = self.one_of((HEAVY, HEAVY, HEAVY, LIGHT))
+        self.desk.subject = lambda: Parcel(to="Oslo", weight=weight)
         self.case = await self.desk.open(PEOPLE[0])
         self.cases.append(self.case)
         if self.one_of((True, True, True, False)):
-            self.proposal = (await self.case.take("ship", PEOPLE[0])).operation_id
-            for other in PEOPLE[1:]:
+            accepted = await self.case.take("ship", PEOPLE[0])
+            self.proposal = accepted.operation_id
+            for other in PEOPLE[1:] if accepted.proposed else ():
                 await self.confirm(other)
             await self.attempt()
 
@@ -131,6 +143,9 @@ class Day:
             name = self.one_of(("skip", "skip", "mark_done", "force_cancel"))
         if name == "ship":
             accepted = await self.case.take(name, self.proposer)
+            if not accepted.proposed and self.desk.subject().weight == LIGHT:
+                self.proposal = accepted.operation_id
+                return
         elif self.one_of((True, True, True, False)):
             accepted = await self.case.override(name, self.proposer, **(RESULT if name == "mark_done" else {}))
         else:
@@ -202,6 +217,15 @@ class Day:
     async def takeover(self) -> None:
         await self.case.take("cancel", self.one_of(PEOPLE))
 
+    async def other_weight(self) -> None:
+        """What they were to confirm is about another parcel now."""
+        weight = self.one_of((LIGHT, HEAVY, HEAVY))
+        await self.case.take("correct", self.one_of(PEOPLE), parcel={"to": "Bergen", "weight": weight})
+        self.desk.subject = lambda: Parcel(to="Bergen", weight=weight)
+
+    async def claim(self) -> None:
+        await self.case.claim(self.one_of(("claim", "unclaim")), self.one_of(PEOPLE))
+
     async def retry(self) -> None:
         await self.case.override("retry", self.one_of(PEOPLE))
 
@@ -241,6 +265,12 @@ class Day:
         with contextlib.suppress(CommandRefused, LeaseHeld):
             await work
 
+    async def weights(self, case: Handle) -> dict[int, float]:
+        """By revision of the subject."""
+        async with self.desk.database.transaction() as session:
+            rows = await session.scalars(select(Subject).where(Subject.case_id == case.id))
+            return {row.revision: row.data["weight"] for row in rows}
+
     async def account(self, case: Handle) -> tuple[list[Entry], dict[UUID, Operation]]:
         async with self.desk.database.transaction() as session:
             rows = list(await session.scalars(select(Operation).where(Operation.case_id == case.id)))
@@ -259,6 +289,7 @@ EVENTS = (
     *(Day.answer,) * 6,
     *(Day.crowd, Day.crowd, Day.repeat, Day.attempt, Day.attempt, Day.attempt),
     *(Day.takeover, Day.retry, Day.altered, Day.decline, Day.expiry),
+    *(Day.other_weight, Day.claim, Day.claim),
 )
 
 
@@ -282,5 +313,5 @@ async def test_nothing_guarded_is_ever_accepted_with_too_few_people(database, da
             await day.may_be_refused(day.one_of(EVENTS)(day))
         await day.everybody_else()
     for case in day.cases:
-        judge(*await day.account(case))
+        judge(*await day.account(case), await day.weights(case))
         assert await case.chain_break() is None

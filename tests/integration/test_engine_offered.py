@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.commands import request_override, request_transition, whole_situation
+from caseward.cases.commands import request_claim, request_override, request_transition, whole_situation
 from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.cases.effects import LeaseHeld
 from caseward.cases.locked import lock_case, story_of
@@ -28,13 +28,14 @@ from caseward.cases.pausing import list_pauses, request_pause, request_resume
 from caseward.cases.replay import plan_replay
 from caseward.cases.resuming import Resuming
 from caseward.cases.timeline import first_break
+from caseward.claims import ClaimInput
 from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
 from caseward.documents import ActionDocument, CaseDocument, ProposalDocument
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, InputInvalid
 from caseward.overrides import OVERRIDES
 from caseward.policy import decide_all, decide_confirming, decide_declining, stale
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Confirmation, Process, Step, Transition
+from caseward.process import IMPOSSIBLE, NONE_NEEDED, Circumstance, Confirmation, Process, Step, Transition
 from caseward.situation import Actor, Condition, Situation, condition
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
 from tests.integration.engine import (
@@ -103,7 +104,25 @@ CONFIRMED = dataclasses.replace(
         for t in CONFIRMED.transitions
     ),
 )
-PROCESSES = {process.name: process for process in (VENDOR_ONBOARDING, EVERY_KIND, OPENED_BY_WORK, CONFIRMED)}
+# Cases that people claim, and confirmations that depend on the case: correcting a parcel makes it heavy.
+HEAVY = Circumstance(of=lambda parcel: parcel.weight > 1.5, words="a heavy parcel")
+CLAIMED = parcels(
+    *EVERY_KIND.transitions[1].steps,
+    name="claimed",
+    states=tuple(
+        dataclasses.replace(
+            s, claimable_by=frozenset({"clerk", "chief"}) if s.name in {"draft", "stored"} else s.claimable_by
+        )
+        for s in EVERY_KIND.states
+    ),
+    transitions=tuple(
+        dataclasses.replace(t, confirmation=dataclasses.replace(BY_CHIEFS, by=1, when=HEAVY))
+        if t.name in {"ship", "abandon"}
+        else t
+        for t in EVERY_KIND.transitions
+    ),
+)
+PROCESSES = {each.name: each for each in (VENDOR_ONBOARDING, EVERY_KIND, OPENED_BY_WORK, CONFIRMED, CLAIMED)}
 
 
 class Day:
@@ -175,6 +194,11 @@ class Day:
         if names:
             name = self.data.draw(st.sampled_from(names))
             await self.case.take(name, self.somebody(), **example(self.desk.process.transition(name).input))
+
+    async def somebody_claims(self) -> None:
+        actor = self.somebody()
+        name = self.data.draw(st.sampled_from(("claim", "claim", "unclaim")))
+        await self.case.claim(name, self.data.draw(st.sampled_from((actor, actor, SENIOR))))
 
     async def somebody_helps(self) -> None:
         document = await self.case.document(SENIOR)
@@ -311,6 +335,8 @@ class Day:
 EVENTS = (
     Day.somebody_takes_a_transition,
     Day.somebody_takes_a_transition,
+    Day.somebody_claims,
+    Day.somebody_claims,
     Day.somebody_helps,
     Day.somebody_helps,
     Day.somebody_takes_over,
@@ -395,6 +421,15 @@ async def attempt(case: Handle, actor: Actor, document: CaseDocument, action: Ac
                 transition=action.name,
                 input=declared.input.model_validate(example(declared.input)),
                 reason=None,
+                envelope=envelope(actor, if_match=[document.etag]),
+            )
+        elif action.kind == "claim":
+            accepted = await request_claim(
+                session,
+                case.desk.catalogue,
+                case_id=case.id,
+                claim=action.name,
+                input=ClaimInput(),
                 envelope=envelope(actor, if_match=[document.etag]),
             )
         else:

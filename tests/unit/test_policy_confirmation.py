@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from caseward.documents import CaseFacts, case_document, status_document
 from caseward.policy import Action, bound_to, decide, decide_confirming, decide_declining, stale
-from caseward.process import Confirmation, Process
+from caseward.process import Circumstance, Confirmation, Process
 from caseward.situation import Actor, Given, ProposalView, Situation
-from processes.vendor_onboarding import VENDOR_ONBOARDING
+from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
 from tests.unit.test_policy import NOW, ROLES, SITUATIONS, effect, operation, person, situation
 
 LEADS = Confirmation(by=2, roles=frozenset({"vendor_lead"}))
 SENIOR = Confirmation(by=1, roles=frozenset({"senior_operator"}))
+VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
 
 
 def declaring(process: Process = VENDOR_ONBOARDING, **by_name: Confirmation) -> Process:
@@ -228,3 +229,27 @@ def test_marking_the_screening_as_done_by_hand_takes_a_review_lead():
     assert (decision.allowed, decision.further) == (True, 1)
     assert decision.confirmation is not None
     assert decision.confirmation.roles == {"vendor_lead"}
+
+
+class TestWhatDependsOnTheCase:
+    ABROAD = Circumstance(of=lambda vendor: vendor.country != "DE", words="vendors abroad")
+    NOW = situation("in_review", declaring(approve=replace(LEADS, when=ABROAD)), fence=4)
+
+    @pytest.mark.parametrize(("country", "needed"), [("DE", None), ("NO", LEADS)])
+    def test_needs_it_where_the_subject_is_so(self, country, needed):
+        now = replace(self.NOW, subject=VENDOR.model_copy(update={"country": country}))
+        decision = decide(now, person("vendor_reviewer"), APPROVE)
+        assert (decision.allowed, decision.confirmation, decision.further) == (True, needed, 2 if needed else 0)
+
+    def test_a_subject_that_nobody_can_read_needs_it(self):
+        assert decide(self.NOW, person("vendor_reviewer"), APPROVE).confirmation == LEADS
+
+    @pytest.mark.parametrize(("country", "is_stale"), [("DE", True), ("NO", False)])
+    def test_a_proposal_stands_while_it_is_needed(self, country, is_stale):
+        now = replace(self.NOW, subject=VENDOR.model_copy(update={"country": country}))
+        assert stale(now, proposal(now, APPROVE, LEADS)) is is_stale
+
+    def test_doing_it_again_needs_it_where_the_subject_is_so(self):
+        senior, again = person("senior_operator"), Action("override", "replay")
+        here, there = (replace(self.NOW, subject=VENDOR.model_copy(update={"country": c})) for c in ("DE", "NO"))
+        assert (decide(here, senior, again).confirmation, decide(there, senior, again).confirmation) == (None, LEADS)

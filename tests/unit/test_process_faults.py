@@ -15,6 +15,7 @@ from caseward.process import (
     UNDO,
     Block,
     Catalogue,
+    Circumstance,
     Confirmation,
     Deadline,
     Escalate,
@@ -96,6 +97,7 @@ def undoing(**changes: Any) -> Process:
 UNDOING = undoing()
 LASTING = replace(BOOK, undo=NONE_NEEDED)
 TWO = Confirmation(by=2, roles=CHIEF)
+LONG = replace(TWO, when=Circumstance(of=lambda leave: leave.days > 9, words="a long leave"))
 ELSEWHERE = State("elsewhere", "Elsewhere", "Nobody comes here.", waiting_on="clerk")
 
 WRONG: dict[str, tuple[Process, str]] = {
@@ -167,6 +169,10 @@ WRONG: dict[str, tuple[Process, str]] = {
     "transition like an override": (
         with_transition("return", name="undo"),
         "transition undo has the name of an override",
+    ),
+    "transition like a claim": (
+        with_transition("return", name="claim"),
+        "transition claim has the name of what State(claimable_by=...) declares",
     ),
     "unknown source": (
         with_transition("return", source=frozenset({"booked", "nowhere"})),
@@ -305,7 +311,36 @@ WRONG: dict[str, tuple[Process, str]] = {
         ),
         "state draft: its deadline takes cancel, which needs input that nobody gives",
     ),
+    # claims
+    "claimable while work runs": (
+        with_state("booking", claimable_by=CHIEF),
+        "state booking: is pending, so nobody works on a case there who could claim it",
+    ),
+    "claimable at the end": (
+        with_state("cancelled", claimable_by=CLERK),
+        "state cancelled: is final, so nobody works on a case there who could claim it",
+    ),
+    "claimable by a stranger": (
+        with_state("draft", claimable_by=frozenset({"boss"})),
+        "state draft: unknown role boss may claim a case there",
+    ),
+    "claimable by who can do nothing": (
+        with_state("booked", claimable_by=CHIEF),
+        "state booked: chief may claim a case there, but take no transition from it",
+    ),
     # confirmations
+    "confirmed by a subject that it changes": (
+        with_transition("return", confirmation=LONG, input=Grounds, revise=lambda leave, _grounds: leave),
+        "transition return: its confirmation looks at the subject, which it revises itself",
+    ),
+    "left out by a subject": (
+        with_step(skip_confirmation=LONG),
+        "step book: its confirmation looks at the subject, which only a transition's may",
+    ),
+    "undone by a subject": (
+        replace(LEAVE, confirmations={"undo": LONG}),
+        "override undo: its confirmation looks at the subject, which only a transition's may",
+    ),
     "confirmed by none": (
         with_transition("return", confirmation=replace(TWO, by=0)),
         "transition return: a confirmation by 0 people is none",

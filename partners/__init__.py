@@ -9,6 +9,8 @@ from partners.erp import Erp
 from partners.hotel import Hotel
 from partners.mail import Mail
 from partners.registry import Registry
+from partners.reporting import Reporting
+from partners.scoring import Scoring
 from partners.screening import Screening
 from partners.vouchers import Vouchers
 
@@ -27,6 +29,8 @@ class Partners:
     hotel: Hotel
     car_rental: CarRental
     vouchers: Vouchers
+    scoring: Scoring
+    reporting: Reporting
 
     @classmethod
     def connect(cls, base_url: str) -> Self:
@@ -41,10 +45,12 @@ class Partners:
             hotel=Hotel(f"{base}/hotel"),
             car_rental=CarRental(f"{base}/car_rental"),
             vouchers=Vouchers(f"{base}/vouchers"),
+            scoring=Scoring(f"{base}/scoring"),
+            reporting=Reporting(f"{base}/reporting"),
         )
 
     async def aclose(self) -> None:
         """Close every gateway's connections."""
         everyone = (self.registry, self.screening, self.bank, self.erp, self.mail)
-        for gateway in (*everyone, self.hotel, self.car_rental, self.vouchers):
+        for gateway in (*everyone, self.hotel, self.car_rental, self.vouchers, self.scoring, self.reporting):
             await gateway.aclose()

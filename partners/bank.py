@@ -1,4 +1,4 @@
-"""The bank: whom we pay, and whose cards we take. It knows no idempotency, but can be asked what it did under a key."""
+"""The bank: whom we pay, whose cards we take, what we hold. Not idempotent, but it tells what it did under a key."""
 
 from datetime import timedelta
 from typing import Any, ClassVar, Literal
@@ -64,6 +64,19 @@ class DepositRefunded(Answer):
     refund: Word
 
 
+class FundsSent(Answer):
+    """Money that we held, on its way to somebody's account."""
+
+    transfer: Word
+
+
+class FundsRecalled(Answer):
+    """A transfer whose money is with us again."""
+
+    transfer: Word
+    recalled: StrictBool
+
+
 class Bank(HttpGateway):
     """Never repeat blindly: ask first."""
 
@@ -79,6 +92,9 @@ class Bank(HttpGateway):
         "void": AuthorisationVoided,
         "capture": DepositCaptured,
         "refund": DepositRefunded,
+        "release_funds": FundsSent,
+        "return_funds": FundsSent,
+        "recall": FundsRecalled,
     }
 
     @offers("verify_account", deadline=DEADLINE, probe=True, settling=SETTLING)
@@ -135,6 +151,27 @@ class Bank(HttpGateway):
         """Give a captured amount back, or a part of it."""
         content = {"minor_units": minor_units, "currency": currency, "reference": reference}
         return await self._post(sending, f"/captures/{segment(capture)}/refund", content, DepositRefunded)
+
+    @offers("release_funds", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def release_funds(
+        self, sending: Sending, *, payment: str, account: str, minor_units: int, currency: str
+    ) -> FundsSent:
+        """Send the money of a held payment to the payee."""
+        content = {"account": account, "minor_units": minor_units, "currency": currency}
+        return await self._post(sending, f"/payments/{segment(payment)}/release", content, FundsSent)
+
+    @offers("return_funds", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def return_funds(
+        self, sending: Sending, *, payment: str, account: str, minor_units: int, currency: str
+    ) -> FundsSent:
+        """Send the money of a held payment back to the sender."""
+        content = {"account": account, "minor_units": minor_units, "currency": currency}
+        return await self._post(sending, f"/payments/{segment(payment)}/return", content, FundsSent)
+
+    @offers("recall", deadline=DEADLINE, probe=True, settling=SETTLING)
+    async def recall(self, sending: Sending, *, transfer: str) -> FundsRecalled:
+        """Get a transfer's money back; refused where the account's holder does not give it back."""
+        return await self._post(sending, f"/transfers/{segment(transfer)}/recall", {}, FundsRecalled)
 
     async def probe(self, sending: Sending, call: str) -> dict[str, Any] | None:
         """Ask what the bank did under the key."""

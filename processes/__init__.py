@@ -2,6 +2,7 @@
 
 from caseward.process import Catalogue
 from processes.booking import BOOKING
+from processes.payment_review import PAYMENT_REVIEW
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 
 # What our contracts with the partners allow a second; bulk runs keep to it by themselves.
@@ -12,6 +13,8 @@ LIMITS = {
     "hotel": 20,
     "mail": 50,
     "registry": 20,
+    "reporting": 10,
+    "scoring": 50,
     "screening": 20,
     "vouchers": 20,
 }
@@ -20,6 +23,7 @@ CATALOGUE = Catalogue(
     [
         VENDOR_ONBOARDING,
         BOOKING,
+        PAYMENT_REVIEW,
     ],
     limits=LIMITS,
 )

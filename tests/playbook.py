@@ -5,7 +5,7 @@ random days and the recorded histories are derived from the declaration and from
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -60,6 +60,8 @@ class Playbook:
     """Who confirms that."""
     results: Mapping[str, Callable[[Json], Json]] = field(default_factory=dict)
     """By step: the result, from the partner's answer; fields of the same name where left out."""
+    promise: Callable[[Sequence[Json]], Iterator[tuple[str, str]]] = lambda _ledger: iter(())
+    """What this business promises of its partners' ledger at every moment: each breach as an effect's key and words."""
     never_at: frozenset[str] = frozenset()
     """Failpoints that no story of it comes by."""
 

@@ -363,7 +363,7 @@ async def settle_unsent(opened: OpenStep, call: StepCall, settlement: Settlement
         if effect.outcome is None:
             effect.outcome = settlement.outcome
         effect.error = _error(settlement)
-        owner = effect.recovery_owner if settlement.cause == "no_compensation" else ENGINEERING
+        owner = ENGINEERING if settlement.cause == "code_error" else effect.recovery_owner
         _block(work, effect, cause=settlement.cause or "code_error", owner=owner)
     work.touch()
     return answer(work, effect, call)

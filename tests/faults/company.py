@@ -71,9 +71,9 @@ class Company:
                     raise
                 await asyncio.sleep(0.1)
 
-    async def opened(self, playbook: Playbook, name: str = "V") -> Json:
+    async def opened(self, playbook: Playbook, name: str = "V", *, business_key: str | None = None) -> Json:
         """A case whose subject is named as itself, so that a fault of the sandbox can be aimed at it."""
-        business_key = f"{name}-{uuid4().hex[:10]}"
+        business_key = business_key or f"{name}-{uuid4().hex[:10]}"
         who = self.people[playbook.name][playbook.takes[playbook.process.opening.name]]
         subject = playbook.subjects[0](business_key)
         return await self.insist(lambda key: who.open(playbook.name, business_key, subject, key=key))

@@ -43,6 +43,12 @@ class Report:
     async def of_kill(self, killed: str, point: str, company: Company, cases: list) -> None:
         await self._add(company, killed=killed, at=point, cases=len(cases))
 
+    async def of_cases(self, point: str, company: Company, cases: list[str]) -> None:
+        """One kill over these cases alone."""
+        found = await company.violations(cases)
+        self.rows.append({"killed": "at once", "at": point, "cases": len(cases), "violations": len(found)})
+        assert not found, "\n".join(found)
+
     async def of_soak(self, seed: int, killed: list[str], company: Company, cases: int) -> None:
         await self._add(company, killed=f"{len(killed)} at random", at=f"seed {seed}", cases=cases)
 

@@ -24,6 +24,7 @@ from caseward.process import Catalogue
 from caseward.situation import FINISHED
 from processes import CATALOGUE
 from tests.faults.hindsight import out_of_order
+from tests.processes import PLAYBOOKS
 
 Json = dict[str, Any]
 # By how much an instant may have passed before it counts as forgotten: workers restart, and the machine is busy.
@@ -57,7 +58,20 @@ async def violations(
 ) -> list[str]:
     """Everything that is broken, in these cases or in all; empty when all is well."""
     record = await read(database, ledger, only=only)
-    return [*of_record(record, CATALOGUE), *await workflows_agree(temporal, record)]
+    return [
+        *of_record(record, CATALOGUE),
+        *_businesses_keep_their_word(record, ledger),
+        *await workflows_agree(temporal, record),
+    ]
+
+
+def _businesses_keep_their_word(record: Record, ledger: list[Json]) -> Iterator[str]:
+    """What a business promises beyond what the engine does, as its playbook says."""
+    for playbook in PLAYBOOKS.values():
+        for key, words in playbook.promise(ledger):
+            operation = record.operations.get(_operation_of(key) or UUID(int=0))
+            if operation is not None:
+                yield f"case {operation.case_id}: {words}"
 
 
 async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None = None) -> Record:
@@ -309,11 +323,10 @@ async def _workflow_faults(temporal: TemporalClient, record: Record, case: Case)
             return  # Temporal may forget what is closed
         yield f"nobody can ask its workflow: {fault}"
         return
-    wanted = (
-        WorkflowExecutionStatus.COMPLETED
-        if case.final and case.operation_id is None
-        else WorkflowExecutionStatus.RUNNING
-    )
+    over = case.final and case.operation_id is None
+    if over and about.status is WorkflowExecutionStatus.TERMINATED:
+        return  # by somebody who came at its last moment: there was nothing left for it to do
+    wanted = WorkflowExecutionStatus.COMPLETED if over else WorkflowExecutionStatus.RUNNING
     if about.status is not wanted:
         yield f"it is {case.state}, its workflow {about.status.name if about.status else '?'}"
     if (status.get("state"), status.get("condition")) != (case.state, case.condition):

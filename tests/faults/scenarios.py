@@ -140,9 +140,14 @@ class Before:
         """A step refused, an operator says that it was done by hand, and somebody else has to confirm that."""
 
         async def arrange(company: Company) -> Json:
-            case = await company.brought_to(self.playbook, self.playbook.start(transition))
-            await self.fault(company, case, step, "reject")
-            await company.take(self.playbook, case, transition)
+            if transition == self.playbook.process.opening.name:
+                key = f"V-{uuid4().hex[:10]}"
+                await self.fault(company, {"business_key": key}, step, "reject")
+                case = await company.opened(self.playbook, business_key=key)
+            else:
+                case = await company.brought_to(self.playbook, self.playbook.start(transition))
+                await self.fault(company, case, step, "reject")
+                await company.take(self.playbook, case, transition)
 
             def alone(now: Json) -> bool:  # whatever runs beside it is over: what is proposed is about a case at rest
                 states = step_states(now)
@@ -301,7 +306,8 @@ def _overrides(playbook: Playbook) -> Iterator[Scenario]:
     yield Scenario("undo of what is blocked", refused_last, override("undo"), undone)
     yield Scenario("undo of what is done", before.at(ends), override("undo"), undone)
     yield Scenario("replay of what is blocked", refused_last, replay_from(middle), ends)
-    yield Scenario("replay of what is done", before.at(ends), replay_from(middle), ends)
+    if not playbook.process.state(ends).final:  # what is closed is reopened, not done again
+        yield Scenario("replay of what is done", before.at(ends), replay_from(middle), ends)
     yield Scenario("force_cancel", refused_last, override("force_cancel"), cancelled)
     yield Scenario("compensation, retried", before.compensation_blocked(), override("retry"), undone)
 

@@ -639,6 +639,17 @@ class TestLateLanding:
         blocked = await case.effect("book:undo")
         assert (blocked.state, blocked.cause, blocked.recovery_owner) == ("blocked", "no_compensation", "logistics")
 
+    async def test_what_the_business_itself_refuses_to_send_is_its_owners(self, database):
+        case = await shipping(database, step("book", owner="logistics"))
+
+        async def refuse(_call) -> None:
+            raise PartnerFailed("rejected", "money_is_out", "It was never recalled.")
+
+        await case.desk.runner.run(case.desk.process, refuse, await case.call("book"))
+        blocked = await case.effect("book")
+        assert (blocked.state, blocked.cause, blocked.recovery_owner) == ("blocked", "rejected", "logistics")
+        assert (blocked.error["code"], case.desk.partner.sent) == ("money_is_out", [])
+
     @pytest.mark.parametrize(("number", "twice"), [("R2", True), ("R1", False)])
     async def test_a_second_success_with_another_answer_is_told_to_the_owner(self, database, number, twice):
         """The frozen worker's request had arrived as well: it happened twice, and only people can mend that."""

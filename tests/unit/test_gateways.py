@@ -407,6 +407,8 @@ class TestOffers:
             partners.hotel,
             partners.car_rental,
             partners.vouchers,
+            partners.scoring,
+            partners.reporting,
         ]
         promised = {
             (gateway.name, offer.call): (offer.idempotent, offer.probe)
@@ -427,6 +429,9 @@ class TestOffers:
             ("bank", "void"): ask,
             ("bank", "capture"): ask,
             ("bank", "refund"): ask,
+            ("bank", "release_funds"): ask,
+            ("bank", "return_funds"): ask,
+            ("bank", "recall"): ask,
             ("erp", "create_vendor"): again,
             ("erp", "deactivate_vendor"): again,
             ("erp", "block_vendor"): again,
@@ -438,6 +443,9 @@ class TestOffers:
             ("car_rental", "release_car"): again,
             ("vouchers", "issue"): neither,
             ("vouchers", "withdraw"): neither,
+            ("scoring", "score"): again,
+            ("reporting", "file"): again,
+            ("reporting", "withdraw"): again,
         }
 
     @pytest.mark.parametrize("gateway", [Bank, Hotel])

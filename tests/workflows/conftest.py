@@ -17,9 +17,11 @@ from caseward.outbox.to_temporal import BUSINESS_KEY
 from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
 from caseward.workflow.sandbox import runner
 from processes.booking import BOOKING
+from processes.payment_review import PAYMENT_REVIEW
 from tests.unit.test_policy import operation, situation
 from tests.workflows.engine import Engine, Engines
 from workflows.booking import Bookings
+from workflows.payment_review import PaymentReviews
 from workflows.vendor_onboarding import VendorOnboarding
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
@@ -69,6 +71,19 @@ async def booking(temporal: WorkflowEnvironment) -> AsyncIterator[Engine]:
     running = situation("booking", BOOKING, operation=operation("request"))
     engines = Engines(temporal, client, process=BOOKING, running=running, at_rest=situation("confirmed", BOOKING))
     async with _worked(engines, Bookings):
+        engine = engines.new()
+        yield engine
+        await engine.end()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def review(temporal: WorkflowEnvironment) -> AsyncIterator[Engine]:
+    """The engine of a new payment review, with its workflow not started yet."""
+    client = await Client.connect(temporal.client.service_client.config.target_host)
+    running = situation("returning", PAYMENT_REVIEW, operation=operation("reject"))
+    at_rest = situation("in_review", PAYMENT_REVIEW)
+    engines = Engines(temporal, client, process=PAYMENT_REVIEW, running=running, at_rest=at_rest)
+    async with _worked(engines, PaymentReviews):
         engine = engines.new()
         yield engine
         await engine.end()

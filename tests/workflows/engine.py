@@ -56,6 +56,12 @@ RESULTS: dict[str, dict[str, Any]] = {
     "capture_deposit": {"capture": "CA-1"},
     "issue_voucher": {"voucher": "VC-1"},
     "refund_deposit": {"refund": "RF-1", "minor_units": 6000},
+    "score_payment": {"score": 81},
+    "release_harmless": {"transfer": "TR-1"},
+    "release_funds": {"transfer": "TR-1"},
+    "return_funds": {"transfer": "TR-2"},
+    "file_report": {"report": "SR-1"},
+    "tell_sender": {"message_id": "M1"},
 }
 Answer = Any
 

@@ -7,6 +7,8 @@ from dev.sandbox.partners.erp import ERP
 from dev.sandbox.partners.hotel import HOTEL
 from dev.sandbox.partners.mail import MAIL
 from dev.sandbox.partners.registry import REGISTRY
+from dev.sandbox.partners.reporting import REPORTING
+from dev.sandbox.partners.scoring import SCORING
 from dev.sandbox.partners.screening import SCREENING
 from dev.sandbox.partners.vouchers import VOUCHERS
 
@@ -19,4 +21,6 @@ PARTNERS: tuple[Partner, ...] = (
     HOTEL,
     CAR_RENTAL,
     VOUCHERS,
+    SCORING,
+    REPORTING,
 )

@@ -80,6 +80,30 @@ def refund(request: Refund) -> dict[str, Any]:  # noqa: ARG001  every refund has
     return {"refund": f"RF-{token_hex(6).upper()}"}
 
 
+class Held(Request):
+    payment: str
+    account: str
+    minor_units: Annotated[int, Field(ge=1)]
+    currency: str
+
+
+class Transfer(Request):
+    transfer: str
+
+
+# It does what it is told: that nobody's money goes out twice is for us to see to.
+def release_funds(request: Held) -> dict[str, Any]:  # noqa: ARG001  every transfer has a number of its own
+    return {"transfer": f"TR-{token_hex(6).upper()}"}
+
+
+def return_funds(request: Held) -> dict[str, Any]:  # noqa: ARG001  every transfer has a number of its own
+    return {"transfer": f"TR-{token_hex(6).upper()}"}
+
+
+def recall(request: Transfer) -> dict[str, Any]:
+    return {"transfer": request.transfer, "recalled": True}
+
+
 BANK = Partner(
     name="bank",
     probe=True,
@@ -93,6 +117,9 @@ BANK = Partner(
         Call("void", "/authorisations/{authorisation}/void", Authorised, void),
         Call("capture", "/authorisations/{authorisation}/capture", Capture, capture),
         Call("refund", "/captures/{capture}/refund", Refund, refund),
+        Call("release_funds", "/payments/{payment}/release", Held, release_funds),
+        Call("return_funds", "/payments/{payment}/return", Held, return_funds),
+        Call("recall", "/transfers/{transfer}/recall", Transfer, recall),
     ),
     refusal=Refusal("account_closed", "Account closed"),
 )

@@ -90,6 +90,14 @@ class Settings(BaseSettings):
         description="Where the partners are: each one speaks below `/<partner>`",
     )
 
+    documents_url: str = Field(
+        default_factory=lambda data: (data["data_dir"] / "documents").as_uri(),
+        description="Where documents are kept: `file:///folder`, or `s3://bucket/prefix` with AWS's own variables",
+    )
+    document_limit: Annotated[int, Field(gt=0)] = Field(
+        default=20 * 1024 * 1024, description="Bytes that one document may have"
+    )
+
     token_issuer: str = Field(default="caseward", description="The `iss` a bearer token must carry")
     token_audience: str = Field(default="caseward", description="The `aud` a bearer token must carry")
     jwks_file: AbsolutePath = Field(
@@ -117,7 +125,7 @@ class Settings(BaseSettings):
         if self.env == "production":
             missing = [
                 f"CASEWARD_{name.upper()}"
-                for name in ("database_url", "temporal_address", "jwks_file", "callback_secret")
+                for name in ("database_url", "temporal_address", "jwks_file", "callback_secret", "documents_url")
                 if name not in self.model_fields_set or getattr(self, name) is None
             ]
             if missing:

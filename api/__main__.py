@@ -12,9 +12,11 @@ from api.app import create_app
 from api.logs import set_up_logs
 from api.notices import Notices
 from api.tokens import Verifier
+from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward import failpoints
 from caseward.db.session import Database
+from caseward.objects import Objects
 from processes import CATALOGUE
 from settings import Settings
 
@@ -50,7 +52,8 @@ def main() -> None:
         settings.callback_secret_previous,
         file=settings.data_dir / "sandbox" / "callback-secret",
     )
-    app = create_app(database, CATALOGUE, verifier, signatures)
+    uploads = Uploads(Objects.connect(settings.documents_url), settings.document_limit)
+    app = create_app(database, CATALOGUE, verifier, signatures, uploads)
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -11,6 +11,7 @@ from api import (
     routes_bulk,
     routes_callbacks,
     routes_cases,
+    routes_documents,
     routes_health,
     routes_pauses,
     routes_proposals,
@@ -23,10 +24,12 @@ from api.notices import Notices
 from api.routes_commands import command_routes
 from api.routes_processes import process_routes
 from api.tokens import Verifier
+from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward.db.migrate import revisions
 from caseward.db.session import Database
 from caseward.documents import Problem
+from caseward.objects import Objects
 from caseward.overrides import OVERRIDES
 from caseward.process import Catalogue, hyphenated
 
@@ -53,9 +56,13 @@ A case document lists every action with whether this actor may take it now, why 
 
 
 def create_app(
-    database: Database, catalogue: Catalogue, verifier: Verifier, signatures: Signatures | None = None
+    database: Database,
+    catalogue: Catalogue,
+    verifier: Verifier,
+    signatures: Signatures | None = None,
+    uploads: Uploads | None = None,
 ) -> FastAPI:
-    """The ASGI application; without `signatures` it accepts no partner's callback.
+    """The ASGI application; without `signatures` it accepts no partner's callback, without `uploads` no document.
 
     Raises ValueError for a process whose path is taken.
     """
@@ -64,7 +71,7 @@ def create_app(
             message = f"a process can't be called {process.name}: /v1/{process.path} is something else"
             raise ValueError(message)
     notices = Notices(database.engine.url.render_as_string(hide_password=False))
-    wiring = Wiring(database, catalogue, notices, revisions())
+    wiring = Wiring(database, catalogue, notices, revisions(), uploads or Uploads(Objects.in_memory(), limit=0))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -87,6 +94,7 @@ def create_app(
     for router in (
         command_routes(catalogue),
         routes_cases.router,
+        routes_documents.router,
         routes_bulk.router,
         routes_proposals.router,
         routes_callbacks.router,

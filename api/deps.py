@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from api.errors import IfMatchMalformed, TokenMissing
 from api.notices import Notices
 from api.tokens import Identity
+from api.uploads import Uploads
 from caseward.cases.commands import Envelope
 from caseward.db.session import Database
 from caseward.errors import ActionNotAllowed, IdempotencyKeyInvalid, IdempotencyKeyMissing, Reason
@@ -39,6 +40,7 @@ class Wiring:
     notices: Notices
     revisions: tuple[str, ...]
     """Revisions of the database that this version knows, the newest first."""
+    uploads: Uploads
 
     @cached_property
     def partners(self) -> frozenset[str]:

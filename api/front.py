@@ -18,6 +18,7 @@ from caseward.trace import continue_trace
 
 MAX_BODY = 256 * 1024  # bytes; the largest subject with all its documents has a tenth of it
 GUARDED = "/v1"
+STREAMED = re.compile(r"/v1/cases/[^/]+/documents")  # read piece by piece, up to a limit of its own
 SIGNED = re.compile(r"/v1/partners/[^/]+/callbacks")  # partners have no tokens: the route checks their signature
 
 
@@ -51,7 +52,8 @@ class Front:
             if guarded and not _signed(scope):
                 state["identity"] = self.verifier.identify(headers.getlist("authorization"))
                 scope["path"] = self._canonical(scope["path"])
-            await self.app(scope, _limited(receive, headers) if scope["method"] != "GET" else receive, sealed)
+            bounded = scope["method"] != "GET" and not _bounds_itself(scope)
+            await self.app(scope, _limited(receive, headers) if bounded else receive, sealed)
         except RequestRefused as refused:
             await refusal(scope, refused)(scope, receive, sealed)
         except Exception as fault:
@@ -71,6 +73,10 @@ class Front:
 
 def _signed(scope: Scope) -> bool:
     return scope["method"] == "POST" and SIGNED.fullmatch(scope["path"]) is not None
+
+
+def _bounds_itself(scope: Scope) -> bool:
+    return scope["method"] == "POST" and STREAMED.fullmatch(scope["path"]) is not None
 
 
 def _seal(headers: MutableHeaders, *, guarded: bool) -> None:

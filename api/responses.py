@@ -21,7 +21,8 @@ _SAYS: Mapping[int, str] = {
     404: "Nothing here that this actor may see",
     409: "The case is not where this is possible; it must move first",
     412: "The case has changed since the version in If-Match",
-    413: "The body is larger than 256 KiB",
+    413: "The body is larger than what is taken here",
+    415: "The content is of another type than what is taken here",
     422: "The input is wrong, or the Idempotency-Key was used for something else",
     503: "The database is away; try again",
 }

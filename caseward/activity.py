@@ -54,6 +54,7 @@ from caseward.messages import (
 )
 from caseward.partner import OFFER, Gateway, Offer, Sending
 from caseward.process import IMPOSSIBLE, Catalogue, Process, Step
+from caseward.situation import DocumentView
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,6 +97,8 @@ class Call(Generic[S]):
         self.case_id: UUID = UUID(call.case_id)
         self.business_key: str = opened.work.case.business_key
         self.item: str | None = call.item
+        self.documents: tuple[DocumentView, ...] = opened.documents
+        """Those that the operation was accepted over."""
         self.accepted_at: datetime = opened.owner.accepted_at
         # What the first attempt saw is what all attempts see, or the same request could not be made again.
         request: dict[str, Any] = (opened.effect.request or {}) if opened.effect else {}
@@ -110,6 +113,15 @@ class Call(Generic[S]):
         """The newest result of a step in this case that was not undone, as this step's first attempt saw it."""
         found = self.looked_at[step.name] = self._standing.get(step.name)
         return None if found is None else step.result.model_validate(found)
+
+    @property
+    def document(self) -> DocumentView:
+        """The one that this step is about. Raises LookupError where its item is no document of the operation."""
+        found = next((document for document in self.documents if str(document.id) == self.item), None)
+        if found is None:
+            message = f"{self.item} is no document of this operation"
+            raise LookupError(message)
+        return found
 
     async def send(
         self, method: Callable[Concatenate[Sending, P], Awaitable[T]], *args: P.args, **kwargs: P.kwargs

@@ -9,7 +9,16 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from caseward.entries import sentence
-from caseward.policy import Action, Decision, action_title, decide_all, decide_confirming, decide_declining, stale
+from caseward.policy import (
+    Action,
+    Decision,
+    action_title,
+    decide_all,
+    decide_confirming,
+    decide_declining,
+    missing_groups,
+    stale,
+)
 from caseward.process import Process, Step, hyphenated
 from caseward.situation import (
     UNDO_SUFFIX,
@@ -185,6 +194,8 @@ class ProposalDocument(Document):
     """So many different people must confirm it."""
     roles: list[str]
     """Who may."""
+    missing: list[str]
+    """Those of the roles without which it is not enough, and in which nobody has confirmed yet."""
     given: list[GivenDocument]
     proposed_at: datetime
     expires_at: datetime
@@ -400,6 +411,45 @@ class EvidenceDocument(Document):
     operations: list[OperationDocument]
     timeline: list[EvidenceEntry]
     chain: EvidenceChain
+
+
+class AttachedDocument(Document):
+    """A document of a case. Its content is at `href`, and never changes."""
+
+    document_id: UUID
+    kind: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    state: Literal["uploaded", "validating", "accepted", "refused"]
+    reasons: list[ReasonDocument]
+    """Why it is refused."""
+    pages: int | None
+    replaced_by: UUID | None
+    """The one that counts in its place."""
+    by: ActorDocument
+    uploaded_at: datetime
+    href: str
+
+
+class KindDocument(Document):
+    """A kind of document, with whether this actor may add one now and why not."""
+
+    kind: str
+    title: str
+    media_types: list[str]
+    allowed: bool
+    reasons: list[ReasonDocument]
+
+
+class AttachedList(Document):
+    """The documents of a case, the oldest first, those that were replaced included."""
+
+    documents: list[AttachedDocument]
+    kinds: list[KindDocument]
+    fingerprint: str | None
+    """Of those that count: an approval is bound to it."""
 
 
 class MessageDocument(Document):
@@ -678,6 +728,7 @@ def _proposal(now: Situation, proposal: ProposalView, actor: Actor) -> ProposalD
         input=dict(proposal.input),
         needed=proposal.confirmation.by,
         roles=sorted(proposal.confirmation.roles),
+        missing=sorted(missing_groups(proposal.confirmation, proposal.given)),
         given=[given_document(given) for given in proposal.given],
         proposed_at=proposal.proposed_at,
         expires_at=proposal.expires_at,

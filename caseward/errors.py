@@ -8,6 +8,9 @@ CasewardError
 │   ├── MessageNotFound           404
 │   ├── BulkNotFound              404
 │   ├── PauseNotFound             404
+│   ├── DocumentNotFound          404
+│   ├── DocumentTooLarge          413
+│   ├── DocumentTypeRefused       415
 │   ├── ActionNotAllowed          403 or 409, with the policy's reasons
 │   ├── BusinessKeyTaken          409
 │   ├── VersionStale              412
@@ -118,13 +121,40 @@ class PauseNotFound(CommandRefused):
         super().__init__("No pause has this id.")
 
 
+class DocumentNotFound(CommandRefused):
+    """The case has no document of this id, or none of this kind."""
+
+    code = "document_not_found"
+    status = 404
+    title = "No such document"
+
+    def __init__(self) -> None:
+        super().__init__("The case has no document of this id.")
+
+
+class DocumentTooLarge(CommandRefused):
+    """The document is larger than what is taken here."""
+
+    code = "document_too_large"
+    status = 413
+    title = "The document is too large"
+
+
+class DocumentTypeRefused(CommandRefused):
+    """The content of the document is not of a type that its kind takes, whatever its name says."""
+
+    code = "document_type_refused"
+    status = 415
+    title = "The document is of another type"
+
+
 class ActionNotAllowed(CommandRefused):
     """The policy denies the action; the reasons are the ones its case document shows."""
 
     title = "Not allowed now"
 
-    # These two are about who asks, everything else is about where the case stands.
-    FORBIDDEN: ClassVar[frozenset[str]] = frozenset({"role_missing", "four_eyes"})
+    # These are about who asks, everything else is about where the case stands.
+    FORBIDDEN: ClassVar[frozenset[str]] = frozenset({"role_missing", "four_eyes", "group_missing"})
 
     def __init__(self, reasons: Sequence[Reason], **members: Any) -> None:
         super().__init__(

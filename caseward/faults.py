@@ -18,6 +18,7 @@ from caseward.process import (
     IMPOSSIBLE,
     LONGEST_PROPOSAL,
     NAME,
+    NONE_NEEDED,
     RESERVED_PROCESSES,
     RESERVED_TRANSITIONS,
     Block,
@@ -44,6 +45,7 @@ def faults(process: Process) -> list[str]:
                 _step_faults,
                 _state_faults,
                 _confirmation_faults,
+                _document_faults,
                 _reachability_faults,
             )
             for fault in check(process)
@@ -251,6 +253,10 @@ def _confirmation_faults(process: Process) -> Iterator[str]:
             yield f"{where}: a confirmation by {confirmation.by} people is none"
         if not confirmation.roles:
             yield f"{where}: nobody may confirm it (no roles)"
+        for role in sorted(confirmation.groups - confirmation.roles):
+            yield f"{where}: {role} must be among those who confirm it, and may not"
+        if len(confirmation.groups) > confirmation.by > 0:
+            yield f"{where}: {confirmation.by} people can't be of {len(confirmation.groups)} groups"
         for role in sorted(confirmation.roles - roles):
             yield f"{where}: unknown role {role} may confirm it"
         if not timedelta(0) < confirmation.expires <= LONGEST_PROPOSAL:
@@ -266,6 +272,32 @@ def _confirmation_faults(process: Process) -> Iterator[str]:
     for name in sorted(set(process.confirmations) - CONFIRMABLE):
         yield f"override {name}: is none that can wait for confirmation"
     yield from _unconfirmed_consequences(process)
+
+
+def _document_faults(process: Process) -> Iterator[str]:
+    documents = process.documents
+    looking = [step for step in process.steps.values() if step.each] if documents is None else []
+    for step in looking:
+        yield f"step {step.name}: told for each of several, and there are no documents to tell it for"
+    if documents is None:
+        return
+    step = documents.checked_by
+    if process.steps.get(step.name) is not step:
+        yield f"documents: {step.name}, which looks at them, is a step of no transition"
+    if not step.each or step.undo is not NONE_NEEDED:
+        yield f"documents: {step.name} looks at each of them and changes nothing: it is `each` and needs no undo"
+    resting = {state.name for state in process.states} - process.pending_states
+    roles = {role.name for role in process.roles}
+    for name, times in Counter(kind.name for kind in documents.kinds).items():
+        if times > 1 or not NAME.fullmatch(name):
+            yield f"document {name}: {'declared twice' if times > 1 else 'not a name'}"
+    for kind in documents.kinds:
+        for role in sorted(kind.roles - roles):
+            yield f"document {kind.name}: nobody has the role {role}"
+        for state in sorted(kind.states - resting):
+            yield f"document {kind.name}: {state} is no state at rest"
+        if not kind.roles or not kind.states or not kind.media_types or kind.most < 1:
+            yield f"document {kind.name}: nobody could ever add one"
 
 
 def _unconfirmed_consequences(process: Process) -> Iterator[str]:

@@ -82,6 +82,8 @@ class Order:
     version: int = 0
     tells: str | None = None
     """The story to tell, where it is not the operation's own name: a replay's."""
+    documents: list[str] = field(default_factory=list[str])
+    """Ids of the case's documents that it was accepted over."""
 
 
 @dataclass(frozen=True)

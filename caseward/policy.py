@@ -4,18 +4,19 @@ Rules see the case and the actor, never the input and never the clock, so that w
 accepted at that version.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from caseward.claims import CLAIM_TITLES
 from caseward.errors import Reason
 from caseward.overrides import OVERRIDES, Override
-from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, Process, Transition
+from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, DocumentKind, Process, Transition
 from caseward.situation import (
     CASE,
     Actor,
     Bound,
     EffectView,
+    Given,
     Kind,
     OperationView,
     PauseView,
@@ -70,8 +71,24 @@ def decide(now: Situation, actor: Actor, action: Action) -> Decision:
 
 
 def counts(confirmation: Confirmation, proposer: Actor) -> bool:
-    """Proposing it is this actor's own confirmation."""
-    return confirmation.proposer_counts and proposer.somebody and bool(proposer.roles & confirmation.roles)
+    """Proposing it is this actor's own confirmation, where that leaves room for everybody else who must."""
+    role = confirming_role(proposer, confirmation)
+    return confirmation.proposer_counts and proposer.somebody and bool(role) and _leaves_room(confirmation, role, ())
+
+
+def confirming_role(actor: Actor, confirmation: Confirmation, given: Iterable[Given] = ()) -> str | None:
+    """In which of their roles somebody's confirmation counts: one that is missing yet, where they have it."""
+    return _acting_role(actor, missing_groups(confirmation, given)) or _acting_role(actor, confirmation.roles)
+
+
+def missing_groups(confirmation: Confirmation, given: Iterable[Given]) -> frozenset[str]:
+    """The roles that must be among those who confirm, and are not yet."""
+    return confirmation.groups - {each.role for each in given}
+
+
+def _leaves_room(confirmation: Confirmation, role: str | None, given: Collection[Given]) -> bool:
+    """After one more confirmation in this role everybody who must can still be among so many people."""
+    return len(missing_groups(confirmation, given) - {role}) < confirmation.by - len(given) or not confirmation.groups
 
 
 def _confirmation_of(now: Situation, action: Action, target: EffectView | None) -> Confirmation | None:
@@ -112,6 +129,7 @@ def bound_to(now: Situation, target: EffectView | None) -> Bound:
         fence=now.fence,
         operation=now.operation.id if now.operation else None,
         subject_revision=now.subject_revision,
+        documents=now.documents,
         effect_key=target.key if target else None,
         attempt=target.attempt_count if target else None,
         effect_state=target.state if target else None,
@@ -138,6 +156,10 @@ def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> D
         reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you proposed it."))
     elif transition is not None and _acted_before(now, actor, transition):
         reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you acted on this case before."))
+    role = confirming_role(actor, confirmation, proposal.given)
+    if role is not None and not _leaves_room(confirmation, role, proposal.given):
+        missing = _role_names(now.process, missing_groups(confirmation, proposal.given))
+        reasons.append(Reason("group_missing", f"{title}: whoever confirms it now must be {missing}."))
     if any(given.actor_id == actor.id for given in proposal.given):
         reasons.append(Reason("already_confirmed", f"{title}: you confirmed it before, others must too."))
     if stale(now, proposal):
@@ -147,7 +169,7 @@ def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> D
         # Whoever proposed it may have given the case back since, so that those who confirm can look at it.
         afresh = decide(replace(now, proposals=others, assignee=None), proposal.proposer, action)
         reasons, target = [*reasons, *afresh.reasons], afresh.target
-    return Decision(tuple(reasons), _acting_role(actor, confirmation.roles), target)
+    return Decision(tuple(reasons), role, target)
 
 
 def decide_declining(now: Situation, actor: Actor, proposal: ProposalView) -> Decision:
@@ -200,6 +222,18 @@ def decide_opening(process: Process, actor: Actor, pauses: tuple[PauseView, ...]
     reasons = _role_reasons(process, actor, transition.roles, transition.title)
     reasons += _pause_reasons(next((pause for pause in pauses if pause.stands and pause.whole), None))
     return Decision(tuple(reasons), _acting_role(actor, transition.roles))
+
+
+def decide_document(now: Situation, actor: Actor, kind: DocumentKind) -> Decision:
+    """Whether `actor` may add a document of this kind, or replace one, in the case as it stands."""
+    reasons = _role_reasons(now.process, actor, kind.roles, kind.title)
+    if now.operation is not None:
+        reasons.append(Reason("operation_in_flight", f"{kind.title}: what is under way comes to its end first."))
+    elif now.state not in kind.states:
+        places = " or ".join(now.process.state(name).title for name in sorted(kind.states))
+        here = now.process.state(now.state).title
+        reasons.append(Reason("wrong_state", f"{kind.title} is taken in {places}; the case is {here}."))
+    return Decision(tuple(reasons), _acting_role(actor, kind.roles))
 
 
 def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]]:
@@ -397,8 +431,11 @@ def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: s
     wanted = frozenset(roles)
     if actor.roles & wanted:
         return []
-    names = " or ".join(process.role_title(role).lower() for role in sorted(wanted))
-    return [Reason("role_missing", f"{title}: that takes the role {names}.")]
+    return [Reason("role_missing", f"{title}: that takes the role {_role_names(process, wanted)}.")]
+
+
+def _role_names(process: Process, roles: Iterable[str]) -> str:
+    return " or ".join(process.role_title(role).lower() for role in sorted(roles))
 
 
 def _acting_role(actor: Actor, roles: frozenset[str]) -> str | None:

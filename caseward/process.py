@@ -69,10 +69,28 @@ class Confirmation:
     """Who may confirm, and decline."""
     expires: timedelta = timedelta(days=1)
     """How long a proposal waits for them."""
+    groups: frozenset[str] = frozenset()
+    """Each of these roles must be among those in which people confirm; the others are anybody's."""
     proposer_counts: bool = False
     """Whoever proposes it and has one of the roles is one of those people."""
     when: Circumstance | None = None
     """Only where this is so of the case's subject, and for transitions alone; always where None."""
+
+
+class Finding(Strict):
+    """One thing that speaks against a document: a stable code, a sentence for people."""
+
+    code: str
+    message: str
+
+
+class Verdict(Strict):
+    """What looking at a document came to."""
+
+    accepted: bool
+    findings: tuple[Finding, ...] = ()
+    pages: int | None = None
+    """None where nobody could tell."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,8 @@ class Step(Generic[R]):
     retry: Retry = field(default=PATIENT, kw_only=True)
     answer_within: timedelta = field(default=timedelta(hours=1), kw_only=True)
     """How long a partner that acknowledged may take, before `exhausted` applies."""
+    each: bool = field(default=False, kw_only=True)
+    """Stories tell it by `self.each`, once for every item, of which there may be none."""
 
     @property
     def compensable(self) -> bool:
@@ -235,6 +255,35 @@ class Transition:
         return bool(self.steps or self.undoes)
 
 
+@dataclass(frozen=True)
+class DocumentKind:
+    """A kind of document that people add to a case."""
+
+    name: str
+    title: str
+    roles: frozenset[str] = field(kw_only=True)
+    """Who may add one."""
+    states: frozenset[str] = field(kw_only=True)
+    """The states at rest in which it is taken."""
+    media_types: frozenset[str] = field(default=frozenset({"application/pdf"}), kw_only=True)
+    """What its content may be; nobody's word counts for that but the content's own."""
+    most: int = field(default=20, kw_only=True)
+    """So many may count at a time; one that was replaced does not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """The documents of a case: which are taken, and what looks at them."""
+
+    kinds: tuple[DocumentKind, ...]
+    checked_by: Step[Verdict]
+    """The step that looks at one, told for each: until then a document is only uploaded."""
+
+    def kind(self, name: str) -> DocumentKind | None:
+        """The kind of this name, or None."""
+        return next((kind for kind in self.kinds if kind.name == name), None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForceCancel:
     """Where `force_cancel` leads, and the state while it offsets."""
@@ -262,6 +311,8 @@ class Process:
     force_cancel: ForceCancel = field(kw_only=True)
     confirmations: Mapping[str, Confirmation] = field(default_factory=dict[str, Confirmation], kw_only=True)
     """By override: who must confirm it on every case; a step's own `skip_confirmation` goes first."""
+    documents: Documents | None = field(default=None, kw_only=True)
+    """None where its cases take none."""
 
     @property
     def path(self) -> str:

@@ -191,9 +191,23 @@ class Bound:
     operation: UUID | None
     """The one in flight."""
     subject_revision: int
+    documents: str | None = None
+    """Fingerprint of the documents that counted; None where the case had none."""
     effect_key: str | None = None
     attempt: int | None = None
     effect_state: EffectState | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentView:
+    """One document of a case; its content never changes."""
+
+    id: UUID
+    kind: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +265,8 @@ class Situation:
     """Who took each transition in this case, or confirmed it."""
     fence: int = 0
     subject_revision: int = 1
+    documents: str | None = None
+    """Fingerprint of the documents that count; None where there are none."""
     proposals: tuple[ProposalView, ...] = ()
     """What waits for confirmation, the oldest first."""
     assignee: str | None = None

@@ -169,6 +169,7 @@ def _new_case(process: Process, business_key: str, subject: BaseModel, now: Any,
         overdue=None,
         thawed=None,
         assignee=None,
+        documents=None,
     )
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from caseward.cases.attached import what_it_saw
 from caseward.cases.commands import Accepted, Envelope, carry_out, check_version, digest_of, find_twin, whole_situation
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.operations import Request, action_title
@@ -47,6 +48,7 @@ async def confirm_proposal(
         action=action_title(work, operation),
         given=len(people),
         needed=proposal.confirmation.by,
+        **await what_it_saw(work, operation.subject_revision),
     )
     if len(people) >= proposal.confirmation.by:
         await _accept(work, operation, proposal, decision)

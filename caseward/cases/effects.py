@@ -15,7 +15,8 @@ from sqlalchemy import bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases import breaker
-from caseward.cases.locked import LockedCase, case_pause, is_questioned, lock_case, needs_offset, story_of
+from caseward.cases.attached import of_ids, tell_verdict
+from caseward.cases.locked import LockedCase, address_of, case_pause, is_questioned, lock_case, needs_offset, story_of
 from caseward.cases.operations import (
     Request,
     accept_undo,
@@ -32,7 +33,7 @@ from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
 from caseward.partner import Offer
 from caseward.process import ENGINEERING, NONE_NEEDED, Catalogue, Step
-from caseward.situation import LEFT_OUT, SYSTEM, Outcome, effect_title
+from caseward.situation import LEFT_OUT, SYSTEM, DocumentView, Outcome, effect_title
 
 LEASE_MARGIN = timedelta(seconds=2)  # from the last byte of the answer to the commit of its outcome
 NOT_FOUND_YET = "not_found_yet"  # the partner knows nothing of the key, which proves nothing so soon
@@ -68,6 +69,8 @@ class OpenStep:
     """For a compensation: the result of the effect that it offsets."""
     holds: tuple[Hold, ...]
     """The pauses of the partner and of the process; neither can change before this transaction ends."""
+    documents: tuple[DocumentView, ...] = ()
+    """Those that the step's own operation was accepted over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +129,8 @@ async def open_step(session: AsyncSession, catalogue: Catalogue, call: StepCall)
     operation = work.operation
     if work.case.fence != call.fence or operation is None or str(operation.id) != call.operation_id:
         return StepAnswer("superseded", work.case.version, news=work.news())
-    adopted = work.effects.get(operation.plan["reuse"].get(call.step, "")) if operation.plan else None
+    reuse: dict[str, str] = operation.plan["reuse"] if operation.plan else {}
+    adopted = work.effects.get(reuse.get(address_of(call.step, call.item), ""))
     if adopted is not None and call.direction == "do" and not call.settle_only:
         return answer(work, adopted)
     effect = work.effects.get(call.effect_key)
@@ -175,6 +179,7 @@ async def _opened(
         standing={e.step: e.result or {} for e in latest},
         original=original,
         holds=holds,
+        documents=await of_ids(work.session, owner.documents),
     )
 
 
@@ -554,6 +559,7 @@ async def _succeed(work: LockedCase, effect: Effect, settlement: Settlement) -> 
     if effect.state != "settled":
         effect.state, effect.since = "settled", work.now
     _say(work, effect, "effect.landed_late" if late else "effect.succeeded", result=settlement.result)
+    await tell_verdict(work, effect)
     if effect.direction == "undo":
         _mark_offset(work, effect)
         return
@@ -732,7 +738,8 @@ def _error(settlement: Settlement) -> dict[str, Any] | None:
 
 def _say(work: LockedCase, effect: Effect, entry_type: str, **data: Any) -> None:
     title = effect_title(work.process, effect.step, "undo" if effect.direction == "undo" else "do")
-    work.entry(entry_type, effect=effect, title=title, partner=effect.partner, **data)
+    which = {"item": effect.item} if effect.item is not None else {}
+    work.entry(entry_type, effect=effect, title=title, partner=effect.partner, **which, **data)
 
 
 def of_failure(answer: PartnerFailed) -> Settlement:

@@ -112,6 +112,11 @@ def undoes(process: Process, operation: Operation) -> tuple[Step[Any], ...]:
     return transition.undoes if transition else ()
 
 
+def address_of(step: str, item: str | None) -> str:
+    """As a replay's plan names an effect: the step, and which of its items."""
+    return step if item is None else f"{step}:{item}"
+
+
 def reused(operation: Operation) -> list[str]:
     """Keys of the effects of earlier operations that a replay goes on with."""
     return list(operation.plan["reuse"].values()) if operation.plan else []
@@ -161,6 +166,7 @@ class LockedCase:
             effects=tuple(effect_view(effect) for effect in driven),
             fence=case.fence,
             subject_revision=case.subject_revision,
+            documents=case.documents,
             pauses=() if own is None else (own,),
         )
 
@@ -300,6 +306,7 @@ class LockedCase:
             item=operation.item,
             version=self.case.version,
             tells=operation.plan["tells"] if operation.plan else None,
+            documents=list(operation.documents),
         )
 
     def outstanding_offsets(self, operation: Operation) -> list[Offset]:

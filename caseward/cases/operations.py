@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward import policy
+from caseward.cases.attached import counting, what_it_saw
 from caseward.cases.locked import LockedCase, is_offset, is_questioned, lock_case, needs_offset, reused, story_of
 from caseward.cases.proposals import end_proposals
 from caseward.db.tables import Attempt, Effect, Operation, Subject
@@ -79,6 +80,7 @@ def new_operation(
         subject_revision=subject_revision,
         offsets=[],
         undoes=[],
+        documents=[],
         supersedes=None,
         superseded_by=None,
         acts_on=None,
@@ -126,6 +128,8 @@ async def accept_transition(
         operation.subject_revision = await _next_revision(work)
         work.session.add(Subject(case_id=case.id, revision=operation.subject_revision, data=subject))
         await work.session.flush()  # without steps it becomes the case's own in this very transaction
+    if work.case.documents is not None:
+        operation.documents = [str(document.id) for document in await counting(work)]
     offsets = await effects_of(work, voided) if voided is not None else []
     await take_over(work, operation, voided=voided, offsets=offsets)
     await begin(work, operation, pending=transition.pending, work_to_do=transition.told or _owes(work))
@@ -420,6 +424,7 @@ async def begin(work: LockedCase, operation: Operation, *, pending: str | None, 
         from_state=from_title,
         case_state=work.process.state(operation.case_state).title,
         input=operation.input,
+        **await what_it_saw(work, operation.subject_revision),
     )
     if not work_to_do:
         await complete(work, operation, None)
@@ -576,8 +581,8 @@ async def _postcondition_fault(work: LockedCase, operation: Operation, chosen: s
         if standing:
             return f"the story left {', '.join(standing)} standing, which it should undo"
         begun = {effect.step for effect in work.driven() if effect.operation_id == operation.id}
-        begun |= set(operation.plan["reuse"]) if operation.plan else set()
-        missing = [step.name for step in transition.steps if step.name not in begun]
+        begun |= {name.partition(":")[0] for name in operation.plan["reuse"]} if operation.plan else set()
+        missing = [step.name for step in transition.steps if step.name not in begun and not step.each]
         if missing:
             return f"the story left out {', '.join(missing)}"
     if await target_state(work, operation, chosen) is None:

@@ -1,10 +1,11 @@
 """Proposing: what others must confirm is written down as an operation that blocks nothing and takes nothing over."""
 
+from caseward.cases.attached import what_it_saw
 from caseward.cases.locked import LockedCase
 from caseward.cases.operations import Request, action_title, new_operation
 from caseward.cases.proposals import Proposed, content_of, end_proposal, packed, proposals_of
 from caseward.db.tables import Operation, ProposalAnswer
-from caseward.policy import Action, bound_to, counts
+from caseward.policy import Action, bound_to, confirming_role, counts
 from caseward.process import Confirmation
 from caseward.situation import EffectView
 
@@ -57,6 +58,7 @@ async def propose(
         needed=confirmation.by,
         expires_at=expires_at.isoformat(),
         input=operation.input,
+        **await what_it_saw(work, operation.subject_revision),
     )
     work.touch()
     return operation
@@ -79,7 +81,7 @@ def _count_proposer(work: LockedCase, operation: Operation, confirmation: Confir
             case_id=work.case.id,
             answer="confirmed",
             actor_id=request.actor.id,
-            actor_role=min(request.actor.roles & confirmation.roles),
+            actor_role=confirming_role(request.actor, confirmation),
             actor_via=request.actor.via,
             reason=request.reason,
             at=work.now,

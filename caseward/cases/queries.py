@@ -78,7 +78,7 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
     """The case as this actor sees it. Raises CaseNotFound, also for one the actor may not see."""
     await snapshot(session)
     case = await visible_case(session, catalogue, case_id, actor)
-    work = await _read_case(session, catalogue, case)
+    work = await read_case(session, catalogue, case)
     subject = await session.get_one(Subject, (case.id, case.subject_revision))
     now = await whole_situation(work, actor)
     facts = CaseFacts(
@@ -101,7 +101,7 @@ async def get_plan(
     """
     await snapshot(session)
     case = await visible_case(session, catalogue, case_id, actor)
-    work = await _read_case(session, catalogue, case)
+    work = await read_case(session, catalogue, case)
     senior = Actor(actor.id, OVERRIDES["replay"].roles)
     decision = decide(await whole_situation(work, senior), senior, Action("override", "replay"))
     if not decision.allowed:
@@ -417,7 +417,7 @@ async def visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUI
     return case
 
 
-async def _read_case(session: AsyncSession, catalogue: Catalogue, case: Case) -> LockedCase:
+async def read_case(session: AsyncSession, catalogue: Catalogue, case: Case) -> LockedCase:
     """The case with its operation in flight, that one's effects and those it is to undo, for reading only."""
     process = catalogue[case.process]
     operation = await session.get(Operation, case.operation_id) if case.operation_id else None

@@ -13,7 +13,8 @@ from uuid import UUID
 
 from sqlalchemy import or_, select
 
-from caseward.cases.locked import LockedCase, is_offset, needs_offset, reused, story_of
+from caseward.cases.attached import counting
+from caseward.cases.locked import LockedCase, address_of, is_offset, needs_offset, reused, story_of
 from caseward.cases.operations import Request, begin, new_operation, resting, take_over
 from caseward.db.tables import Effect, Operation
 from caseward.documents import PlannedDecision, PlannedStep, ReplayPlan
@@ -52,6 +53,8 @@ class Past:
     transitions: list[Operation]
     """Completed ones, in order."""
     effects: dict[str, Effect]
+    documents: list[str]
+    """Ids of those that count now."""
 
 
 async def plan_replay(work: LockedCase, step_name: str) -> Planned:
@@ -94,17 +97,17 @@ def _plan(work: LockedCase, past: Past, step_name: str) -> Planned:
             [Reason("operation_in_flight", message)], state=work.case.state, version=work.case.version
         )
     of_story = _by_step(target, past)
-    if step_name not in of_story:
+    if step_name not in {effect.step for effect in of_story.values()}:
         message = f"The step {step_name} has not begun yet: there is nothing to do again."
         raise InputInvalid(message, errors=[{"field": "step", "message": message}])
     names = [step.name for step in target.story.steps]
     before = set(names[: names.index(step_name)])
-    reuse = {name: effect for name, effect in of_story.items() if name in before and _reusable(effect)}
-    again = [step for step in target.story.steps if step.name not in reuse]
+    reuse = {name: effect for name, effect in of_story.items() if effect.step in before and _reusable(effect)}
+    again = [step for step in target.story.steps if _runs(step, of_story, reuse)]
     later = _later(work, past, target)
     _check_undoable(past, work, of_story, again)
     _check_untangled(past, work, later, again)
-    _check_approved(work, target)
+    _check_approved(work, past, target)
     kept = {effect.key for effect in reuse.values()}
     if target.now.state in FINISHED:
         candidates = list(of_story.values())
@@ -187,6 +190,7 @@ async def accept_replay(work: LockedCase, step_name: str, plan_hash: str, reques
         "steps": [step.model_dump(mode="json") for step in planned.document.steps],
         "decisions": [decision.model_dump(mode="json") for decision in planned.document.decisions],
     }
+    operation.documents = list(target.now.documents)
     await take_over(work, operation, voided=voided, offsets=planned.offsets)
     operation.undoes = list(target.now.undoes)  # what the story took back before stays taken back
     for effect in planned.reuse.values():
@@ -222,7 +226,8 @@ async def _past(work: LockedCase) -> Past:
             or_(Effect.operation_id.in_(wanted), Effect.key.in_([*keys, *(key + UNDO_SUFFIX for key in keys)]))
         )
     )
-    return Past(told, transitions, {effect.key: effect for effect in found})
+    documents = [] if work.case.documents is None else [str(row.id) for row in await counting(work)]
+    return Past(told, transitions, {effect.key: effect for effect in found}, documents)
 
 
 def _stories(work: LockedCase, operations: list[Operation]) -> list[_Told]:
@@ -277,7 +282,13 @@ def _of(past: Past, operation: Operation) -> list[Effect]:
 
 def _by_step(told: _Told, past: Past) -> dict[str, Effect]:
     names = {step.name for step in told.story.steps}
-    return {e.step: e for e in _of(past, told.now) if e.direction == "do" and e.step in names}
+    return {address_of(e.step, e.item): e for e in _of(past, told.now) if e.direction == "do" and e.step in names}
+
+
+def _runs(step: Step[Any], of_story: dict[str, Effect], reuse: dict[str, Effect]) -> bool:
+    """Something of it is done anew: it was never come to, or not all of it can be gone on with."""
+    names = [name for name, effect in of_story.items() if effect.step == step.name]
+    return not names or any(name not in reuse for name in names)
 
 
 def _reusable(effect: Effect) -> bool:
@@ -294,16 +305,19 @@ def _surely_nothing(effect: Effect) -> bool:
 
 
 def _check_undoable(past: Past, work: LockedCase, of_story: dict[str, Effect], again: Sequence[Step[Any]]) -> None:
-    stuck = [
-        step.title for step in again if step.undo is IMPOSSIBLE and _may_stand(past, work, of_story.get(step.name))
-    ]
+    impossible = {step.name: step.title for step in again if step.undo is IMPOSSIBLE}
+    stuck = {
+        impossible[effect.step]
+        for effect in of_story.values()
+        if effect.step in impossible and _may_stand(past, work, effect)
+    }
     if stuck:
-        message = f"It can't be taken back, so it can't be done again: {', '.join(stuck)}."
+        message = f"It can't be taken back, so it can't be done again: {', '.join(sorted(stuck))}."
         raise ActionNotAllowed([Reason("undo_impossible", message)], state=work.case.state, version=work.case.version)
 
 
-def _may_stand(past: Past, work: LockedCase, effect: Effect | None) -> bool:
-    if effect is None or _surely_nothing(effect):
+def _may_stand(past: Past, work: LockedCase, effect: Effect) -> bool:
+    if _surely_nothing(effect):
         return False
     return needs_offset(work.process, effect) and not is_offset(effect, past.effects)
 
@@ -321,10 +335,11 @@ def _check_untangled(past: Past, work: LockedCase, later: list[dict[str, Any]], 
         raise ActionNotAllowed([Reason("replay_entangled", message)], state=work.case.state, version=work.case.version)
 
 
-def _check_approved(work: LockedCase, target: _Told) -> None:
+def _check_approved(work: LockedCase, past: Past, target: _Told) -> None:
     """An approval is good for what it saw; other data needs another one, not a replay of what the old one set off."""
-    changed = target.root.subject_revision != work.case.subject_revision and target.now.id != work.case.operation_id
-    if changed and target.story.four_eyes:
+    same = target.root.subject_revision == work.case.subject_revision and target.root.documents == past.documents
+    changed = not same and target.now.id != work.case.operation_id
+    if changed and (target.story.four_eyes or target.story.confirmation):
         message = f"{target.story.title}: what was decided on has changed since, so it has to be decided again."
         raise ActionNotAllowed([Reason("approval_void", message)], state=work.case.state, version=work.case.version)
 
@@ -344,14 +359,18 @@ def _offsets(work: LockedCase, offsets: list[Effect]) -> Iterator[PlannedStep]:
 
 def _steps(target: _Told, of_story: dict[str, Effect], reuse: dict[str, Effect]) -> Iterator[PlannedStep]:
     for step in target.story.steps:
-        before = of_story.get(step.name)
-        if step.name in reuse:
-            yield PlannedStep(step=step.name, title=step.title, action="reuse", effect=reuse[step.name].key)
-        else:
+        done = {name: effect for name, effect in of_story.items() if effect.step == step.name}
+        for name, before in (done or {step.name: None}).items():
+            item = before.item if before is not None else None
+            if name in reuse:
+                effect = reuse[name].key
+                yield PlannedStep(step=step.name, item=item, title=step.title, action="reuse", effect=effect)
+                continue
             # Without a compensation what was done stays done beside the new one, and people should know before.
             stays = before is not None and step.undo is NONE_NEEDED and (before.standing or before.outcome == "unknown")
             yield PlannedStep(
                 step=step.name,
+                item=item,
                 title=step.title,
                 action="run",
                 stays=before.key if before is not None and stays else None,
@@ -364,7 +383,11 @@ def _decisions(of_story: dict[str, Effect], reuse: dict[str, Effect], target: _T
     for name, effect in of_story.items():
         if effect.decision in {"skipped", "marked_done"}:
             yield PlannedDecision(
-                kind="override", name=effect.decision, title=titles[name], step=name, kept=name in reuse
+                kind="override",
+                name=effect.decision,
+                title=titles[effect.step],
+                step=effect.step,
+                kept=name in reuse,
             )
     yield PlannedDecision(
         kind="transition",

@@ -111,6 +111,8 @@ class Case(Base):
     """Its state's deadline passed, and somebody has to decide: since when, and who."""
     assignee: Mapped[str | None]
     """Who has claimed it, until it leaves its state."""
+    documents: Mapped[str | None]
+    """Fingerprint of the documents that count, by which a proposal knows that they are others now."""
 
 
 class Subject(Base):
@@ -121,6 +123,34 @@ class Subject(Base):
     case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"), primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[JSON]
+
+
+class StoredDocument(Base):
+    """What is known of a document; its content lies in the object store under its hash, and is there before the row."""
+
+    __tablename__ = "documents"
+    __table_args__ = (
+        Index("ix_documents_case", "case_id", "uploaded_at"),
+        Index("uq_documents_idempotency", "actor_id", "idempotency_key", unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"))
+    kind: Mapped[str]
+    name: Mapped[str]
+    """As whoever uploaded it calls the file."""
+    media_type: Mapped[str]
+    """By its content."""
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str]
+    replaced_by: Mapped[UUID | None]
+    """The one that counts in its place; a document changes in no other way."""
+    actor_id: Mapped[str]
+    actor_role: Mapped[str | None]
+    actor_via: Mapped[str]
+    uploaded_at: Mapped[datetime]
+    idempotency_key: Mapped[str]
+    content_digest: Mapped[bytes]
 
 
 class Operation(Base):
@@ -170,6 +200,8 @@ class Operation(Base):
     undoes: Mapped[list[str]] = mapped_column(server_default=text("'{}'"), default=list)
     """Those of them that a story took back although they stood for good, its own or one that it superseded: what led
     back to the state before is gone, so that this operation can't be undone."""
+    documents: Mapped[list[str]] = mapped_column(server_default=text("'{}'"), default=list)
+    """Ids of the documents that it was accepted over."""
     supersedes: Mapped[UUID | None]
     superseded_by: Mapped[UUID | None]
     acts_on: Mapped[UUID | None]

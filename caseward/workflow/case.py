@@ -5,7 +5,7 @@ activity, so that any run can be replaced by a new one at any moment.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, TypeVar, cast, overload
 
@@ -394,9 +394,39 @@ class CaseWorkflow:
 
     async def step(self, step: Step[R]) -> R | None:
         """Have the step's outside change made; returns its result, or None where it was left out or not needed."""
+        return await self._step(step, None)
+
+    async def each(self, step: Step[R], items: Sequence[str]) -> list[R | None]:
+        """The step once for every item, side by side, results in their order; waits for all before anything else.
+
+        An item is an id: it stands in the effect's key, so the same one twice would be one effect.
+        """
+        return await self._side_by_side(self._step(step, item) for item in items)
+
+    @property
+    def documents(self) -> list[str]:
+        """Ids of the documents that the operation was accepted over."""
+        return self._order().documents
+
+    async def _step(self, step: Step[R], item: str | None) -> R | None:
         order = self._order()
-        answer = await self._until_settled(order, self._call(order, step.name, f"{order.operation_id}:{step.name}"))
+        if step.each != (item is not None):
+            message = f"{step.name} is told {'for each of several items' if step.each else 'once'}"
+            raise ValueError(message)
+        key = f"{order.operation_id}:{step.name}" + (f":{item}" if item else "")
+        answer = await self._until_settled(order, self._call(order, step.name, key, item=item))
         return step.result.model_validate(answer.result) if answer.happened else None
+
+    async def _side_by_side(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+        """Wait for every side, so that nothing is offset beside a running effect."""
+        sides = [asyncio.create_task(side) for side in work]
+        if sides:
+            await workflow.wait(sides)
+        faults = [side.exception() for side in sides]  # each looked at, or asyncio complains of it
+        for fault in faults:
+            if fault is not None:
+                raise fault
+        return [side.result() for side in sides]
 
     @overload
     async def together(self, first: Step[R], second: Step[R2], /) -> tuple[R | None, R2 | None]: ...
@@ -408,13 +438,7 @@ class CaseWorkflow:
 
     async def together(self, *steps: Step[Any]) -> tuple[Any, ...]:
         """Steps side by side, results in their order; waits for every side before anything else may happen."""
-        sides = [asyncio.create_task(self.step(step)) for step in steps]
-        await workflow.wait(sides)
-        faults = [side.exception() for side in sides]  # each looked at, or asyncio complains of it
-        for fault in faults:
-            if fault is not None:
-                raise fault
-        return tuple(side.result() for side in sides)
+        return tuple(await self._side_by_side(self.step(step) for step in steps))
 
     async def undo(self, *steps: Step[Any]) -> None:
         """Take back what earlier operations left standing of these steps, the latest first, one after the other.

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from api.app import create_app
 from api.tokens import Verifier
+from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward.activity import Call, EffectRunner
 from caseward.cases import operations
@@ -22,6 +23,7 @@ from caseward.db.session import Database
 from caseward.db.tables import Base, Message, Operation
 from caseward.errors import PartnerFailed
 from caseward.messages import FinishCall, StepCall
+from caseward.objects import Objects
 from caseward.partner import Sending, offers
 from caseward.process import Catalogue, Step
 from cli.tokens import sign_token
@@ -34,6 +36,7 @@ Json = dict[str, Any]
 VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
 CATALOGUE = Catalogue([VENDOR_ONBOARDING, PARCEL_RETURN])
 numbers = count(1)
+DOCUMENT_LIMIT = 2_000_000  # bytes: beyond what waits in memory, and beyond what any other body may have
 CALLBACK_SECRET, PREVIOUS_SECRET = uuid4().hex, uuid4().hex  # masters, from which each partner's own is derived
 
 
@@ -221,7 +224,8 @@ async def office_on(settings: Settings):
         database = Database.connect(stack.database_url)
         parts.push_async_callback(database.close)
         verifier = Verifier(settings.jwks_file, issuer=settings.token_issuer, audience=settings.token_audience)
-        app = create_app(database, CATALOGUE, verifier, Signatures(CALLBACK_SECRET, PREVIOUS_SECRET))
+        uploads = Uploads(Objects.connect(settings.documents_url), DOCUMENT_LIMIT)
+        app = create_app(database, CATALOGUE, verifier, Signatures(CALLBACK_SECRET, PREVIOUS_SECRET), uploads)
         config = uvicorn.Config(app, port=settings.api_port, lifespan="on", access_log=False, log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())

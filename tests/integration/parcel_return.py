@@ -4,7 +4,19 @@ from typing import Annotated
 
 from pydantic import Field
 
-from caseward.process import ForceCancel, Process, Role, State, Step, Strict, Transition
+from caseward.process import (
+    NONE_NEEDED,
+    DocumentKind,
+    Documents,
+    ForceCancel,
+    Process,
+    Role,
+    State,
+    Step,
+    Strict,
+    Transition,
+    Verdict,
+)
 
 CLERK = "parcel_clerk"
 
@@ -17,6 +29,7 @@ class Refunded(Strict):
     reference: str
 
 
+LOOK = Step("look", "Look at the photograph", partner="checker", result=Verdict, undo=NONE_NEEDED, each=True)
 REFUND = Step("pay_back", "Pay back", partner="bank", result=Refunded, undo="Collect it again")
 
 PARCEL_RETURN = Process(
@@ -27,7 +40,21 @@ PARCEL_RETURN = Process(
     owner="returns",
     teams=frozenset({"returns"}),
     roles=(Role(CLERK, "Parcel clerk"),),
+    documents=Documents(
+        kinds=(
+            DocumentKind("receipt", "Receipt", roles=frozenset({CLERK}), states=frozenset({"received"}), most=2),
+            DocumentKind(
+                "photo",
+                "Photograph",
+                roles=frozenset({CLERK}),
+                states=frozenset({"received"}),
+                media_types=frozenset({"image/png", "image/jpeg"}),
+            ),
+        ),
+        checked_by=LOOK,
+    ),
     states=(
+        State("inspecting", "Inspecting", "We are looking at what the customer sent."),
         State("received", "Received", "The parcel is here.", waiting_on=CLERK, claimable_by=frozenset({CLERK})),
         State("refunding", "Refunding", "We are paying back."),
         State("refunded", "Refunded", "Paid back.", final=True),
@@ -44,6 +71,15 @@ PARCEL_RETURN = Process(
             to="refunded",
             roles=frozenset({CLERK}),
             steps=(REFUND,),
+        ),
+        Transition(
+            "inspect",
+            "Inspect",
+            source=frozenset({"received"}),
+            pending="inspecting",
+            to="received",
+            roles=frozenset({CLERK}),
+            steps=(LOOK,),
         ),
         Transition("refuse", "Refuse", source=frozenset({"received"}), to="refused", roles=frozenset({CLERK})),
     ),

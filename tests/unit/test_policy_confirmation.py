@@ -253,3 +253,51 @@ class TestWhatDependsOnTheCase:
         senior, again = person("senior_operator"), Action("override", "replay")
         here, there = (replace(self.NOW, subject=VENDOR.model_copy(update={"country": c})) for c in ("DE", "NO"))
         assert (decide(here, senior, again).confirmation, decide(there, senior, again).confirmation) == (None, LEADS)
+
+
+class TestGroups:
+    """Two of three groups, the lead's always among them; whoever proposes it is one of them."""
+
+    OF_GROUPS = Confirmation(
+        by=2,
+        roles=frozenset({"vendor_lead", "vendor_reviewer", "vendor_requester"}),
+        groups=frozenset({"vendor_lead"}),
+        proposer_counts=True,
+    )
+    NOW = situation("in_review", declaring(approve=OF_GROUPS), fence=4)
+
+    def proposed(self, *given: tuple[str, str]) -> ProposalView:
+        answers = tuple(Given(actor_id=name, role=role, via="api", reason=None, at=NOW) for name, role in given)
+        return proposal(self.NOW, APPROVE, self.OF_GROUPS, given=answers)
+
+    def test_nobody_takes_the_place_that_a_group_has_yet_to_fill(self):
+        decision = decide_confirming(self.NOW, person("vendor_requester"), self.proposed(("paul", "vendor_reviewer")))
+        assert codes(decision) == ["group_missing"]
+
+    def test_whoever_has_the_missing_role_confirms_in_it(self):
+        both = person("vendor_lead", "vendor_requester")
+        decision = decide_confirming(self.NOW, both, self.proposed(("paul", "vendor_reviewer")))
+        assert (decision.allowed, decision.role) == (True, "vendor_lead")
+
+    def test_once_it_is_there_any_of_the_groups_will_do(self):
+        decision = decide_confirming(self.NOW, person("vendor_requester"), self.proposed(("paul", "vendor_lead")))
+        assert (decision.allowed, decision.role) == (True, "vendor_requester")
+
+    def test_nobody_is_two_groups(self):
+        both = Confirmation(
+            by=2, roles=self.OF_GROUPS.roles, groups=frozenset({"vendor_lead", "vendor_reviewer"}), proposer_counts=True
+        )
+        now = replace(self.NOW, process=declaring(approve=both))
+        paul = Actor("paul", both.groups)
+        assert decide(now, paul, APPROVE).further == 1
+        given = (Given(actor_id="paul", role="vendor_lead", via="api", reason=None, at=NOW),)
+        proposed = proposal(now, APPROVE, both, given=given)
+        assert codes(decide_confirming(now, person("vendor_lead"), proposed)) == ["group_missing"]
+        assert decide_confirming(now, person("vendor_reviewer"), proposed).allowed
+
+    def test_a_proposer_for_whom_there_is_no_room_does_not_count(self):
+        lead_alone = replace(self.OF_GROUPS, by=1)
+        now = replace(self.NOW, process=declaring(approve=lead_alone))
+        assert decide(now, person("vendor_reviewer"), APPROVE).further == 1
+        both = declaring(approve=replace(self.OF_GROUPS, roles=frozenset({"vendor_lead", "vendor_reviewer"})))
+        assert decide(replace(now, process=both), person("vendor_reviewer"), APPROVE).further == 1

@@ -18,6 +18,8 @@ from caseward.process import (
     Circumstance,
     Confirmation,
     Deadline,
+    DocumentKind,
+    Documents,
     Escalate,
     ForceCancel,
     Nothing,
@@ -28,6 +30,7 @@ from caseward.process import (
     Strict,
     Take,
     Transition,
+    Verdict,
 )
 from processes import CATALOGUE
 
@@ -494,6 +497,69 @@ class TestFaults:
         process = with_deadline(Take("cancel"))
         transitions = tuple(replace(t, input=Optional) if t.name == "cancel" else t for t in process.transitions)
         assert faults(replace(process, transitions=transitions)) == []
+
+
+LOOK = Step("look", "Look at it", partner="checker", result=Verdict, undo=NONE_NEEDED, each=True)
+FORM = DocumentKind("form", "Form", roles=CLERK, states=frozenset({"draft"}))
+
+
+def with_documents(*kinds: DocumentKind, look: Step[Verdict] = LOOK, told: bool = True) -> Process:
+    steps = (look, BOOK) if told else (BOOK,)
+    transitions = (OPEN, replace(APPROVE, steps=steps), CANCEL, RETURN)
+    return replace(LEAVE, transitions=transitions, documents=Documents(kinds=kinds or (FORM,), checked_by=look))
+
+
+class TestDocuments:
+    def test_sound_ones_have_no_faults(self):
+        assert faults(with_documents()) == []
+
+    @pytest.mark.parametrize(
+        ("process", "fault"),
+        [
+            (with_documents(told=False), "documents: look, which looks at them, is a step of no transition"),
+            (
+                with_documents(look=replace(LOOK, each=False)),
+                "documents: look looks at each of them and changes nothing: it is `each` and needs no undo",
+            ),
+            (
+                with_documents(look=replace(LOOK, undo="Forget it")),
+                "documents: look looks at each of them and changes nothing: it is `each` and needs no undo",
+            ),
+            (with_documents(FORM, FORM), "document form: declared twice"),
+            (with_documents(replace(FORM, name="The form")), "document The form: not a name"),
+            (with_documents(replace(FORM, roles=frozenset({"pope"}))), "document form: nobody has the role pope"),
+            (
+                with_documents(replace(FORM, states=frozenset({"booking"}))),
+                "document form: booking is no state at rest",
+            ),
+            (with_documents(replace(FORM, roles=frozenset())), "document form: nobody could ever add one"),
+            (
+                replace(with_documents(), documents=None),
+                "step look: told for each of several, and there are no documents to tell it for",
+            ),
+        ],
+    )
+    def test_others_are_refused(self, process, fault):
+        assert f"leave: {fault}" in faults(process)
+
+
+class TestGroups:
+    @pytest.mark.parametrize(
+        ("confirmation", "fault"),
+        [
+            (
+                Confirmation(by=1, roles=CHIEF, groups=CLERK),
+                "transition approve: clerk must be among those who confirm it, and may not",
+            ),
+            (
+                Confirmation(by=1, roles=CHIEF | CLERK, groups=CHIEF | CLERK),
+                "transition approve: 1 people can't be of 2 groups",
+            ),
+        ],
+    )
+    def test_each_must_be_able_to_be_there(self, confirmation, fault):
+        transitions = (OPEN, replace(APPROVE, confirmation=confirmation), CANCEL, RETURN)
+        assert f"leave: {fault}" in faults(replace(LEAVE, transitions=transitions))
 
 
 class TestCatalogue:

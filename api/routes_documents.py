@@ -1,0 +1,115 @@
+"""Documents of a case: added as a raw body, listed with their state, and given out to be saved, never to be shown."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.answers import etag
+from api.deps import CurrentActor, Sealed, Session, Wired, header_parameters
+from api.responses import DOWNLOAD, ETAG, LOCATION, READING, problems, success
+from caseward.cases.documents import add_document, expect_document, find_document, list_documents
+from caseward.cases.queries import get_standing
+from caseward.documents import AttachedDocument, AttachedList
+
+router = APIRouter(prefix="/v1/cases/{case_id}/documents", tags=["Documents"])
+
+# No path, nothing that hides or reorders what stands beside it.
+FileName = Annotated[
+    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\\u200b-\u200f\u202a-\u202e\u2066-\u2069]+$")
+]
+ANY_BODY: Mapping[str, Any] = {
+    "required": True,
+    "description": "The content itself, of any length up to the limit; what it is is found out from the content.",
+    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+class Adding(BaseModel):
+    """What is added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00]*$", description="One of the `kinds`")]
+    name: Annotated[FileName, Field(description="What the file is called")]
+    replaces: Annotated[UUID | None, Field(description="The document in whose place it counts")] = None
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="add_document",
+    responses={
+        **success(201, "The document, added now or by the same command before", LOCATION, ETAG),
+        **problems(400, 401, 403, 404, 409, 412, 413, 415, 422, 503),
+    },
+    openapi_extra={**header_parameters("Idempotency-Key", "If-Match"), "requestBody": ANY_BODY},
+)
+async def add(
+    request: Request,
+    response: Response,
+    wiring: Wired,
+    envelope: Sealed,
+    case_id: UUID,
+    wanted: Annotated[Adding, Query()],
+) -> AttachedDocument:
+    """Add a document to a case; it is looked at in the course of a transition."""
+    async with wiring.database.transaction() as session:
+        kind = await expect_document(session, wiring.catalogue, case_id=case_id, kind=wanted.kind, envelope=envelope)
+    length = request.headers.get("content-length", "")
+    content = await wiring.uploads.take_in(
+        request.stream(), announced=int(length) if length.isdecimal() else None, name=wanted.name, kind=kind
+    )
+    async with wiring.command() as session:
+        added = await add_document(
+            session,
+            wiring.catalogue,
+            case_id=case_id,
+            kind=wanted.kind,
+            content=content,
+            replaces=wanted.replaces,
+            envelope=envelope,
+        )
+    async with wiring.database.transaction() as session:
+        listed = await list_documents(session, wiring.catalogue, case_id=case_id, actor=envelope.actor)
+        standing = await get_standing(session, case_id=case_id)
+    document = next(each for each in listed.documents if each.document_id == added)
+    response.headers["Location"], response.headers["ETag"] = document.href, etag(standing.etag)
+    return document
+
+
+@router.get("", operation_id="list_documents", responses=READING)
+async def list_all(session: Session, wiring: Wired, actor: CurrentActor, case_id: UUID) -> AttachedList:
+    """Every document with its state and why it is refused, and which kinds this actor may add now."""
+    return await list_documents(session, wiring.catalogue, case_id=case_id, actor=actor)
+
+
+@router.get(
+    "/{document_id}",
+    operation_id="download_document",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            **success(200, "The content, as a download", DOWNLOAD)[200],
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **READING,
+    },
+)
+async def download(wiring: Wired, actor: CurrentActor, case_id: UUID, document_id: UUID) -> StreamingResponse:
+    """The content of one document, whatever came of looking at it."""
+    async with wiring.database.transaction() as session:
+        found = await find_document(session, wiring.catalogue, case_id=case_id, document_id=document_id, actor=actor)
+    headers = {
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
+        "Content-Length": str(found.size),
+        "X-Content-Type-Options": "nosniff",
+        # Should a browser show it all the same, it runs nothing and has no origin.
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    }
+    pieces = await wiring.uploads.objects.stream(found.sha256)
+    return StreamingResponse(pieces, media_type=found.media_type, headers=headers)

@@ -33,6 +33,7 @@ from caseward.db.session import Database
 from caseward.errors import DeclarationInvalid
 from caseward.hearing import ToActivities
 from caseward.messages import TASK_QUEUE
+from caseward.objects import Objects
 from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import CHANNEL, TO_CALLBACKS, TO_TEMPORAL
 from caseward.outbox.to_temporal import ToTemporal
@@ -149,7 +150,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     database = Database.connect(settings.database_url, pre_ping=False)
-    partners = Partners.connect(settings.sandbox_url)
+    partners = Partners.connect(settings.sandbox_url, Objects.connect(settings.documents_url))
     effects = EffectRunner(database, CATALOGUE)
     workflows = find_workflows(CATALOGUE)
     activities = build_activities(database, CATALOGUE, partners, settings, effects)

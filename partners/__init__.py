@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Self
 
+from caseward.objects import Objects
+from partners.archive import Archive
 from partners.bank import Bank
 from partners.car_rental import CarRental
+from partners.checker import Checker
 from partners.erp import Erp
 from partners.hotel import Hotel
 from partners.mail import Mail
+from partners.register import Register
 from partners.registry import Registry
 from partners.reporting import Reporting
 from partners.scoring import Scoring
@@ -31,11 +35,18 @@ class Partners:
     vouchers: Vouchers
     scoring: Scoring
     reporting: Reporting
+    register: Register
+    checker: Checker
+    archive: Archive
 
     @classmethod
-    def connect(cls, base_url: str) -> Self:
-        """Every gateway at its place below one address. Nothing is sent yet."""
+    def connect(cls, base_url: str, objects: Objects | None = None) -> Self:
+        """Every gateway at its place below one address; those of our own house over one object store.
+
+        Nothing is sent yet.
+        """
         base = base_url.rstrip("/")
+        objects = objects or Objects.in_memory()
         return cls(
             registry=Registry(f"{base}/registry"),
             screening=Screening(f"{base}/screening"),
@@ -47,10 +58,21 @@ class Partners:
             vouchers=Vouchers(f"{base}/vouchers"),
             scoring=Scoring(f"{base}/scoring"),
             reporting=Reporting(f"{base}/reporting"),
+            register=Register(f"{base}/register"),
+            checker=Checker(objects),
+            archive=Archive(objects),
         )
 
     async def aclose(self) -> None:
         """Close every gateway's connections."""
         everyone = (self.registry, self.screening, self.bank, self.erp, self.mail)
-        for gateway in (*everyone, self.hotel, self.car_rental, self.vouchers, self.scoring, self.reporting):
+        for gateway in (
+            *everyone,
+            self.hotel,
+            self.car_rental,
+            self.vouchers,
+            self.scoring,
+            self.reporting,
+            self.register,
+        ):
             await gateway.aclose()

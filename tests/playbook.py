@@ -44,6 +44,8 @@ class Playbook:
     """By step, and by `{step}:undo`: the call that the partner's sandbox knows it by."""
     named_in: frozenset[str]
     """The calls whose requests carry the subject's name, so that a fault hits one case alone."""
+    in_house: frozenset[str] = frozenset()
+    """The partners that are offices of our own: nobody plays them, and their ledger is the object store's."""
     answers_later: frozenset[str] = frozenset()
     """The partners that call back, or can be asked, after an acknowledgement."""
     main: str

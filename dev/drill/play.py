@@ -21,6 +21,7 @@ from caseward.documents import ActionDocument, CaseDocument, OperationDocument, 
 from caseward.errors import CasewardError
 from caseward.messages import workflow_id
 from caseward.overrides import OVERRIDES
+from caseward.policy import counts
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Confirmation, Process, Step, Transition
 from caseward.situation import Actor
 from caseward.trace import continue_trace
@@ -254,6 +255,7 @@ class Case:
     async def take(self, transition: Transition, place: Place | None, fault: str | None) -> UUID:
         """Take a transition, with its example, by somebody who never touched the case, confirmed by others."""
         given = transition.input.model_validate(_example(transition.input))
+        who = _somebody(transition.roles)
         async with self.world.outgoing:
             await self.world.clock.agree()
             async with self.world.database.transaction() as session:
@@ -265,9 +267,9 @@ class Case:
                     transition=transition.name,
                     input=given,
                     reason="Drill",
-                    envelope=_envelope(_somebody(transition.roles)),
+                    envelope=_envelope(who),
                 )
-            await self._confirm(accepted, transition.confirmation)
+            await self._confirm(accepted, transition.confirmation, who)
             await self._aim(place, fault, accepted)
         return self._note(accepted)
 
@@ -287,13 +289,15 @@ class Case:
             )
         own = self.process.steps.get((address or "").partition(":")[0])
         needed = self.process.skip_confirmation(own, name) if name in {"skip", "mark_done"} else None
-        await self._confirm(accepted, needed or self.process.confirmations.get(name) or declared.confirmation)
+        await self._confirm(
+            accepted, needed or self.process.confirmations.get(name) or declared.confirmation, OPERATORS
+        )
         return self._note(accepted)
 
-    async def _confirm(self, accepted: Accepted, needed: Confirmation | None) -> None:
+    async def _confirm(self, accepted: Accepted, needed: Confirmation | None, proposer: Actor) -> None:
         if not accepted.proposed or needed is None:
             return
-        for _ in range(needed.by):
+        for _ in range(needed.by - counts(needed, proposer)):
             async with self.world.database.transaction() as session:
                 await confirm_proposal(
                     session,

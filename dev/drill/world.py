@@ -26,6 +26,7 @@ from caseward.cases.commands import note_parked
 from caseward.db.session import Database
 from caseward.hearing import ToActivities
 from caseward.messages import TASK_QUEUE
+from caseward.objects import Objects
 from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import TO_CALLBACKS, TO_TEMPORAL
 from caseward.outbox.to_temporal import BUSINESS_KEY, ToTemporal
@@ -201,6 +202,7 @@ class World:
     temporal: Client
     clock: Clock
     sandbox: httpx2.AsyncClient
+    objects: Objects
     dispatcher: Dispatcher
     outgoing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by whoever accepts a command and has more to arrange before anybody hears of it."""
@@ -236,7 +238,8 @@ class World:
     async def happened(self, key: str) -> int:
         """How often the partners did the effect of this key."""
         answer = await self.sandbox.get("/_control/ledger", params={"key": key})
-        return len(answer.raise_for_status().json())
+        inside = await self.objects.noted(key) is not None  # done by an office of our own
+        return len(answer.raise_for_status().json()) + inside
 
 
 @asynccontextmanager
@@ -273,7 +276,8 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
             return any(promise["due_in"] < AT_ONCE for promise in promises.raise_for_status().json())
 
         clock = Clock(temporal, client, database, partners_work)
-        partners = Partners.connect(settings.sandbox_url)
+        objects = Objects.connect(settings.documents_url)
+        partners = Partners.connect(settings.sandbox_url, objects)
         parts.push_async_callback(partners.aclose)
         effects = EffectRunner(database, catalogue)
         dispatcher = Dispatcher(
@@ -293,7 +297,7 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
                 interceptors=[_OnTime(clock)],
             )
         )
-        world = World(catalogue, database, client, clock, sandbox, dispatcher)
+        world = World(catalogue, database, client, clock, sandbox, objects, dispatcher)
         dispatching = asyncio.create_task(world.dispatch())
         try:
             yield world

@@ -15,6 +15,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 
 from caseward.db.session import Database
+from caseward.objects import Objects
 from cli.client import Client, Refused
 from cli.tokens import sign_token
 from dev.stack import Stack
@@ -82,7 +83,14 @@ class Company:
         """A transition by whoever takes it, with its input."""
         who = self.people[playbook.name][playbook.takes[transition]]
         given = playbook.input(transition, case)
-        return await self.insist(lambda key: who.take(case, transition, given, key=key))
+        told = await self.insist(lambda key: who.take(case, transition, given, key=key))
+        if told["state"] == "proposed" and playbook.confirmer is not None:
+            confirmer, href = (
+                self.people[playbook.name][playbook.confirmer],
+                f"/v1/operations/{told['operation_id']}/confirm",
+            )
+            told = await self.insist(lambda key: confirmer.post(href, {"reason": "Read it"}, key=key))
+        return told
 
     async def brought_to(self, playbook: Playbook, state: str) -> Json:
         """A new case at rest in `state`."""
@@ -145,7 +153,10 @@ class Company:
             )
 
     async def ledger(self, **wanted: str | int) -> list[Json]:
-        return (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
+        """What the partners did, and then what offices of our own did: theirs are the object store's receipts."""
+        outside = (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
+        inside = await Objects.connect(self.settings.documents_url).receipts()
+        return [*outside, *(each for each in inside if wanted.get("key") in {None, each["key"]})]
 
     async def fault(self, **fault: Any) -> None:
         (await self.sandbox.post("/_control/faults", json=fault)).raise_for_status()

@@ -51,6 +51,8 @@ def calls_of(playbook: Playbook) -> dict[str, list[str]]:
     """By partner: its calls that the process makes."""
     found: dict[str, set[str]] = {}
     for address, call in playbook.calls.items():
+        if playbook.partner_of(address) in playbook.in_house:
+            continue
         found.setdefault(playbook.partner_of(address), set()).add(call)
     return {partner: sorted(calls) for partner, calls in sorted(found.items())}
 

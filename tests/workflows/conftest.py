@@ -17,10 +17,12 @@ from caseward.outbox.to_temporal import BUSINESS_KEY
 from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
 from caseward.workflow.sandbox import runner
 from processes.booking import BOOKING
+from processes.compliance_approval import COMPLIANCE_APPROVAL
 from processes.payment_review import PAYMENT_REVIEW
 from tests.unit.test_policy import operation, situation
 from tests.workflows.engine import Engine, Engines
 from workflows.booking import Bookings
+from workflows.compliance_approval import ComplianceApprovals
 from workflows.payment_review import PaymentReviews
 from workflows.vendor_onboarding import VendorOnboarding
 
@@ -84,6 +86,19 @@ async def review(temporal: WorkflowEnvironment) -> AsyncIterator[Engine]:
     at_rest = situation("in_review", PAYMENT_REVIEW)
     engines = Engines(temporal, client, process=PAYMENT_REVIEW, running=running, at_rest=at_rest)
     async with _worked(engines, PaymentReviews):
+        engine = engines.new()
+        yield engine
+        await engine.end()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def compliance(temporal: WorkflowEnvironment) -> AsyncIterator[Engine]:
+    """The engine of a new compliance approval, with its workflow not started yet."""
+    client = await Client.connect(temporal.client.service_client.config.target_host)
+    running = situation("checking", COMPLIANCE_APPROVAL, operation=operation("submit"))
+    at_rest = situation("in_review", COMPLIANCE_APPROVAL)
+    engines = Engines(temporal, client, process=COMPLIANCE_APPROVAL, running=running, at_rest=at_rest)
+    async with _worked(engines, ComplianceApprovals):
         engine = engines.new()
         yield engine
         await engine.end()

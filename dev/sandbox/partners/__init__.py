@@ -6,6 +6,7 @@ from dev.sandbox.partners.car_rental import CAR_RENTAL
 from dev.sandbox.partners.erp import ERP
 from dev.sandbox.partners.hotel import HOTEL
 from dev.sandbox.partners.mail import MAIL
+from dev.sandbox.partners.register import REGISTER
 from dev.sandbox.partners.registry import REGISTRY
 from dev.sandbox.partners.reporting import REPORTING
 from dev.sandbox.partners.scoring import SCORING
@@ -23,4 +24,5 @@ PARTNERS: tuple[Partner, ...] = (
     VOUCHERS,
     SCORING,
     REPORTING,
+    REGISTER,
 )

@@ -11,6 +11,7 @@ from api import (
     routes_bulk,
     routes_callbacks,
     routes_cases,
+    routes_delegations,
     routes_documents,
     routes_health,
     routes_pauses,
@@ -47,6 +48,7 @@ TAKEN = frozenset(
         "partners",
         "callbacks",
         "claim",
+        "delegations",
         "documents",
     }
 )
@@ -94,6 +96,7 @@ def create_app(
     for router in (
         command_routes(catalogue),
         routes_cases.router,
+        routes_delegations.router,
         routes_documents.router,
         routes_bulk.router,
         routes_proposals.router,

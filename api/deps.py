@@ -17,6 +17,7 @@ from api.notices import Notices
 from api.tokens import Identity
 from api.uploads import Uploads
 from caseward.cases.commands import Envelope
+from caseward.cases.delegations import standing_in
 from caseward.db.session import Database
 from caseward.errors import ActionNotAllowed, IdempotencyKeyInvalid, IdempotencyKeyMissing, Reason
 from caseward.failpoints import failpoint
@@ -94,9 +95,10 @@ async def get_identity(
 Holder = Annotated[Identity, Depends(get_identity)]
 
 
-async def get_actor(holder: Holder) -> Actor:
-    """Who asks."""
-    return holder.actor
+async def get_actor(holder: Holder, wiring: Wired) -> Actor:
+    """Who asks, with the roles of those for whom they stand in."""
+    async with wiring.database.transaction() as session:
+        return await standing_in(session, holder.actor)
 
 
 CurrentActor = Annotated[Actor, Depends(get_actor)]

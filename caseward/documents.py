@@ -153,6 +153,8 @@ class ActorDocument(Document):
     id: str
     role: str | None
     via: str
+    on_behalf_of: str | None = None
+    """The person for whom they stood in."""
 
 
 class GivenDocument(Document):
@@ -452,6 +454,28 @@ class AttachedList(Document):
     """Of those that count: an approval is bound to it."""
 
 
+class DelegationDocument(Document):
+    """Somebody stands in for somebody else: in which roles, from when until when, and why."""
+
+    delegation_id: UUID
+    by: str
+    to: str
+    roles: list[str]
+    from_at: datetime
+    until: datetime
+    reason: str
+    ended_at: datetime | None
+    """When it was ended before its time."""
+    ended_by: str | None
+    href: str
+
+
+class DelegationList(Document):
+    """Delegations, the newest first."""
+
+    delegations: list[DelegationDocument]
+
+
 class MessageDocument(Document):
     """An outbox message."""
 
@@ -629,6 +653,8 @@ class Me(Document):
 
     id: str
     roles: list[str]
+    stands_in: dict[str, str] = {}
+    """By role that is not their own: the person for whom they stand in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -719,11 +745,12 @@ def _in_flight(now: Situation, steps: Sequence[StepDocument]) -> OperationInFlig
 def _proposal(now: Situation, proposal: ProposalView, actor: Actor) -> ProposalDocument:
     proposer, href = proposal.proposer, f"/v1/operations/{proposal.id}"
     action = Action(proposal.kind, proposal.name, proposal.step, proposal.item)
+    role = min(proposer.roles, default=None)
     return ProposalDocument(
         operation_id=proposal.id,
         action=ProposedAction(kind=action.kind, name=action.name, step=action.step, item=action.item),
         title=action_title(now.process, action),
-        proposer=ActorDocument(id=proposer.id, role=min(proposer.roles, default=None), via=proposer.via),
+        proposer=ActorDocument(id=proposer.id, role=role, via=proposer.via, on_behalf_of=proposer.on_behalf_of(role)),
         reason=proposal.reason,
         input=dict(proposal.input),
         needed=proposal.confirmation.by,
@@ -741,7 +768,7 @@ def _proposal(now: Situation, proposal: ProposalView, actor: Actor) -> ProposalD
 
 def given_document(given: Given) -> GivenDocument:
     """Somebody's answer."""
-    actor = ActorDocument(id=given.actor_id, role=given.role, via=given.via)
+    actor = ActorDocument(id=given.actor_id, role=given.role, via=given.via, on_behalf_of=given.on_behalf_of)
     return GivenDocument(actor=actor, reason=given.reason, at=given.at)
 
 

@@ -8,6 +8,7 @@ CasewardError
 │   ├── MessageNotFound           404
 │   ├── BulkNotFound              404
 │   ├── PauseNotFound             404
+│   ├── DelegationNotFound        404
 │   ├── DocumentNotFound          404
 │   ├── DocumentTooLarge          413
 │   ├── DocumentTypeRefused       415
@@ -119,6 +120,17 @@ class PauseNotFound(CommandRefused):
 
     def __init__(self) -> None:
         super().__init__("No pause has this id.")
+
+
+class DelegationNotFound(CommandRefused):
+    """No delegation has this id, or none that this actor has to do with."""
+
+    code = "delegation_not_found"
+    status = 404
+    title = "No such delegation"
+
+    def __init__(self) -> None:
+        super().__init__("No delegation has this id.")
 
 
 class DocumentNotFound(CommandRefused):

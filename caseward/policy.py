@@ -152,15 +152,19 @@ def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> D
     title = action_title(now.process, action)
     transition = now.process.transition(proposal.name) if proposal.kind == "transition" else None
     reasons, target = _answering_reasons(now.process, actor, confirmation, title), None
+    role = confirming_role(actor, confirmation, proposal.given)
+    mine, proposed_by = actor.voices(role), proposal.proposer.voices(min(proposal.proposer.roles, default=None))
+    spoken = {each.actor_id for each in proposal.given} | {each.on_behalf_of for each in proposal.given}
     if actor.id == proposal.proposer.id:
         reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you proposed it."))
-    elif transition is not None and _acted_before(now, actor, transition):
+    elif mine & proposed_by:
+        reasons.append(Reason("four_eyes", f"{title}: it was proposed for you, or by whom you stand in for."))
+    elif transition is not None and _acted_before(now, actor, transition, role):
         reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you acted on this case before."))
-    role = confirming_role(actor, confirmation, proposal.given)
     if role is not None and not _leaves_room(confirmation, role, proposal.given):
         missing = _role_names(now.process, missing_groups(confirmation, proposal.given))
         reasons.append(Reason("group_missing", f"{title}: whoever confirms it now must be {missing}."))
-    if any(given.actor_id == actor.id for given in proposal.given):
+    if mine & spoken:
         reasons.append(Reason("already_confirmed", f"{title}: you confirmed it before, others must too."))
     if stale(now, proposal):
         reasons.append(Reason("proposal_stale", f"{title}: the case has moved on since it was proposed."))
@@ -256,7 +260,7 @@ def decide_all(now: Situation, actor: Actor) -> Iterator[tuple[Action, Decision]
 
 def _decide_transition(now: Situation, actor: Actor, transition: Transition) -> Decision:
     reasons = _role_reasons(now.process, actor, transition.roles, transition.title)
-    if _acted_before(now, actor, transition):
+    if _acted_before(now, actor, transition, _acting_role(actor, transition.roles)):
         reasons.append(Reason("four_eyes", f"{transition.title}: somebody else must, you acted on this case before."))
     reasons += _pause_reasons(now.held_by)
     if now.operation is not None and now.state not in now.process.pending_states:
@@ -299,8 +303,8 @@ def _decide_claim(now: Situation, actor: Actor, action: Action) -> Decision:
     return Decision(tuple(reasons), _acting_role(actor, roles))
 
 
-def _acted_before(now: Situation, actor: Actor, transition: Transition) -> bool:
-    return any(actor.id in now.acted.get(name, ()) for name in transition.four_eyes)
+def _acted_before(now: Situation, actor: Actor, transition: Transition, role: str | None) -> bool:
+    return any(actor.voices(role) & now.acted.get(name, frozenset()) for name in transition.four_eyes)
 
 
 def _decide_step_override(now: Situation, actor: Actor, override: Override, action: Action) -> Decision:
@@ -439,7 +443,8 @@ def _role_names(process: Process, roles: Iterable[str]) -> str:
 
 
 def _acting_role(actor: Actor, roles: frozenset[str]) -> str | None:
-    return min(actor.roles & roles, default=None)
+    # Whoever has the role themselves speaks for themselves.
+    return min(actor.own & roles, default=None) or min(actor.roles & roles, default=None)
 
 
 def begins_impossible(process: Process, steps: Iterable[str]) -> bool:

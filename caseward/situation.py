@@ -51,6 +51,22 @@ class Actor:
     id: str
     roles: frozenset[str]
     via: str = "api"
+    lent: tuple[tuple[str, str], ...] = ()
+    """Those of the roles that are not their own, each with the person for whom they stand in."""
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The roles that they have themselves."""
+        return self.roles - {role for role, _ in self.lent}
+
+    def on_behalf_of(self, role: str | None) -> str | None:
+        """For whom they act in this role; None where it is their own."""
+        return next((person for lent, person in self.lent if lent == role), None)
+
+    def voices(self, role: str | None) -> frozenset[str]:
+        """Everybody who has spoken, once they acted in this role."""
+        person = self.on_behalf_of(role)
+        return frozenset({self.id} if person is None else {self.id, person})
 
     @property
     def somebody(self) -> bool:
@@ -219,6 +235,7 @@ class Given:
     via: str
     reason: str | None
     at: datetime
+    on_behalf_of: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,5 +249,7 @@ COMPLIANCE_APPROVAL = Process(
             roles=frozenset({APPLICANT}),
         ),
     ),
+    # What two groups approved is done again over the same documents, or not at all: one more pair of eyes will do.
+    confirmations={"replay": Confirmation(by=1, roles=APPROVERS)},
     force_cancel=ForceCancel(pending="withdrawing", to="withdrawn"),
 )

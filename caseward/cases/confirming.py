@@ -119,6 +119,7 @@ def _answer(
             actor_id=envelope.actor.id,
             actor_role=decision.role,
             actor_via=envelope.actor.via,
+            on_behalf_of=envelope.actor.on_behalf_of(decision.role),
             reason=reason,
             at=work.now,
             idempotency_key=envelope.idempotency_key,

@@ -118,23 +118,26 @@ async def add_document(
         content_digest=digest,
     )
     session.add(added)
+    by = (envelope.actor, decision.role)
     if replaced is not None:
         replaced.replaced_by = added.id
-        _say(work, replaced, declared, envelope.actor, "document.replaced")
-    _say(work, added, declared, envelope.actor, "document.added")
+        _say(work, replaced, declared, by, "document.replaced")
+    _say(work, added, declared, by, "document.added")
     work.case.documents = fingerprint_of([row for row in count if row is not replaced] + [added])
     work.touch()
     return added.id
 
 
-def _say(work: LockedCase, row: StoredDocument, kind: DocumentKind, actor: Actor, entry_type: str) -> None:
+def _say(
+    work: LockedCase, row: StoredDocument, kind: DocumentKind, by: tuple[Actor, str | None], entry_type: str
+) -> None:
     told: dict[str, Any] = {
         "document_id": str(row.id),
         "sha256": row.sha256,
         "size": row.size,
         "media_type": row.media_type,
     }
-    work.entry(entry_type, actor=actor, role=min(actor.roles & kind.roles), title=kind.title, name=row.name, **told)
+    work.entry(entry_type, actor=by[0], role=by[1], title=kind.title, name=row.name, **told)
 
 
 def _kind(process: Process, name: str) -> DocumentKind:

@@ -184,6 +184,9 @@ class LockedCase:
         """Append to the timeline."""
         if operation is None and (effect is None or (self.operation and effect.driven_by == self.operation.id)):
             operation = self.operation
+        for_whom = actor.on_behalf_of(role)
+        if for_whom is not None:
+            data["on_behalf_of"] = for_whom
         # What is heard late of an effect belongs to the operation that drove it, not to the one in flight by now.
         operation_id = operation.id if operation else effect.driven_by if effect else None
         self.session.add(

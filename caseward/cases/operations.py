@@ -70,6 +70,7 @@ def new_operation(
         actor_id=request.actor.id,
         actor_role=request.role,
         actor_via=request.actor.via,
+        on_behalf_of=request.actor.on_behalf_of(request.role),
         reason=request.reason,
         input=dict(request.input),
         fence=fence,
@@ -101,6 +102,13 @@ def new_operation(
         plan=None,
         bulk_id=request.bulk_id,
     )
+
+
+def actor_of(operation: Operation) -> Actor:
+    """Whoever asked for it, in the one role in which the policy let them, and for whom."""
+    role, person = operation.actor_role, operation.on_behalf_of
+    lent = ((role, person),) if role is not None and person is not None else ()
+    return Actor(operation.actor_id, frozenset({role} if role else ()), operation.actor_via, lent)
 
 
 def action_title(work: LockedCase, operation: Operation) -> str:
@@ -417,7 +425,7 @@ async def begin(work: LockedCase, operation: Operation, *, pending: str | None, 
     work.entry(
         "operation.accepted",
         operation=operation,
-        actor=Actor(operation.actor_id, frozenset(), operation.actor_via),
+        actor=actor_of(operation),
         role=operation.actor_role,
         reason=operation.reason,
         action=action_title(work, operation),

@@ -295,11 +295,12 @@ LOOK_BACK = text(
     """
     SELECT (SELECT jsonb_object_agg(name, actors) FROM (
                 SELECT name, jsonb_agg(DISTINCT actor) AS actors FROM (
-                    SELECT id, name, actor_id AS actor FROM operations
+                    SELECT id, name, unnest(array_remove(ARRAY[actor_id, on_behalf_of], NULL)) AS actor FROM operations
                     WHERE case_id = :case_id AND kind = 'transition' AND name = ANY(:watched)
                       AND state NOT IN ('proposed', 'declined', 'expired')
                     UNION ALL
-                    SELECT operations.id, name, proposal_answers.actor_id
+                    SELECT operations.id, name,
+                        unnest(array_remove(ARRAY[proposal_answers.actor_id, proposal_answers.on_behalf_of], NULL))
                     FROM operations JOIN proposal_answers ON operation_id = operations.id
                     WHERE operations.case_id = :case_id AND kind = 'transition' AND name = ANY(:watched)
                       AND state NOT IN ('proposed', 'declined', 'expired') AND confirmations > 0

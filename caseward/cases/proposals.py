@@ -82,14 +82,15 @@ def _view(operation: Operation, answers: list[ProposalAnswer]) -> ProposalView:
     if proposed is None or operation.expires_at is None:
         message = f"operation {operation.id} is proposed and does not say what"
         raise AssertionError(message)
-    roles = frozenset({operation.actor_role} if operation.actor_role else ())
+    role, person = operation.actor_role, operation.on_behalf_of
+    lent = ((role, person),) if role is not None and person is not None else ()
     return ProposalView(
         id=operation.id,
         kind=cast("Any", operation.kind),
         name=operation.name,
         step=operation.step,
         item=operation.item,
-        proposer=Actor(operation.actor_id, roles, operation.actor_via),
+        proposer=Actor(operation.actor_id, frozenset({role} if role else ()), operation.actor_via, lent),
         reason=operation.reason,
         input=operation.input,
         bound=proposed.bound,
@@ -104,7 +105,12 @@ def _view(operation: Operation, answers: list[ProposalAnswer]) -> ProposalView:
 def given_by(answer: ProposalAnswer) -> Given:
     """The row as plain data."""
     return Given(
-        actor_id=answer.actor_id, role=answer.actor_role, via=answer.actor_via, reason=answer.reason, at=answer.at
+        actor_id=answer.actor_id,
+        role=answer.actor_role,
+        via=answer.actor_via,
+        reason=answer.reason,
+        at=answer.at,
+        on_behalf_of=answer.on_behalf_of,
     )
 
 

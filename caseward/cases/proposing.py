@@ -74,6 +74,7 @@ async def _replace_stale(work: LockedCase, operation: Operation) -> None:
 
 
 def _count_proposer(work: LockedCase, operation: Operation, confirmation: Confirmation, request: Request) -> None:
+    role = confirming_role(request.actor, confirmation)
     work.session.add(
         ProposalAnswer(
             operation_id=operation.id,
@@ -81,7 +82,8 @@ def _count_proposer(work: LockedCase, operation: Operation, confirmation: Confir
             case_id=work.case.id,
             answer="confirmed",
             actor_id=request.actor.id,
-            actor_role=confirming_role(request.actor, confirmation),
+            actor_role=role,
+            on_behalf_of=request.actor.on_behalf_of(role),
             actor_via=request.actor.via,
             reason=request.reason,
             at=work.now,

@@ -203,7 +203,12 @@ def _operation_document(
         case_id=operation.case_id,
         process=operation.process,
         state=operation.state,
-        actor=ActorDocument(id=operation.actor_id, role=operation.actor_role, via=operation.actor_via),
+        actor=ActorDocument(
+            id=operation.actor_id,
+            role=operation.actor_role,
+            via=operation.actor_via,
+            on_behalf_of=operation.on_behalf_of,
+        ),
         reason=operation.reason,
         input=operation.input,
         from_state=operation.from_state,
@@ -374,7 +379,9 @@ def _entry(row: Entry) -> EntryDocument:
         type=row.type,
         at=row.at,
         sentence=entry_sentence(row.type, row.data),
-        actor=ActorDocument(id=row.actor_id, role=row.actor_role, via=row.actor_via),
+        actor=ActorDocument(
+            id=row.actor_id, role=row.actor_role, via=row.actor_via, on_behalf_of=row.data.get("on_behalf_of")
+        ),
         reason=row.reason,
         operation_id=row.operation_id,
         effect_key=row.effect_key,

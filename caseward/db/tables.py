@@ -184,6 +184,8 @@ class Operation(Base):
     actor_id: Mapped[str]
     actor_role: Mapped[str | None]
     actor_via: Mapped[str]
+    on_behalf_of: Mapped[str | None]
+    """The person for whom the actor stood in."""
     reason: Mapped[str | None]
     input: Mapped[JSON]
     fence: Mapped[int]
@@ -258,10 +260,36 @@ class ProposalAnswer(Base):
     actor_id: Mapped[str]
     actor_role: Mapped[str | None]
     actor_via: Mapped[str]
+    on_behalf_of: Mapped[str | None]
+    """The person for whom the actor stood in, whose word it counts as too."""
     reason: Mapped[str | None]
     at: Mapped[datetime]
     idempotency_key: Mapped[str | None]
     content_digest: Mapped[bytes | None]
+
+
+class Delegation(Base):
+    """Somebody stands in for somebody else for a while; what they lend is what they had when they lent it."""
+
+    __tablename__ = "delegations"
+    __table_args__ = (
+        Index("ix_delegations_to", "to_actor", "until"),
+        Index("uq_delegations_idempotency", "from_actor", "idempotency_key", unique=True),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    from_actor: Mapped[str]
+    to_actor: Mapped[str]
+    roles: Mapped[list[str]]
+    from_at: Mapped[datetime]
+    until: Mapped[datetime]
+    reason: Mapped[str]
+    created_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    """When it was ended before its time."""
+    ended_by: Mapped[str | None]
+    idempotency_key: Mapped[str]
+    content_digest: Mapped[bytes]
 
 
 class Effect(Base):

@@ -84,13 +84,14 @@ class Company:
         who = self.people[playbook.name][playbook.takes[transition]]
         given = playbook.input(transition, case)
         told = await self.insist(lambda key: who.take(case, transition, given, key=key))
-        if told["state"] == "proposed" and playbook.confirmer is not None:
-            confirmer, href = (
-                self.people[playbook.name][playbook.confirmer],
-                f"/v1/operations/{told['operation_id']}/confirm",
-            )
-            told = await self.insist(lambda key: confirmer.post(href, {"reason": "Read it"}, key=key))
-        return told
+        return await self.confirmed(playbook, told)
+
+    async def confirmed(self, playbook: Playbook, told: Json) -> Json:
+        """What was asked for, once somebody else has confirmed it, where somebody must."""
+        if told["state"] != "proposed" or playbook.confirmer is None:
+            return told
+        who, href = self.people[playbook.name][playbook.confirmer], f"/v1/operations/{told['operation_id']}/confirm"
+        return await self.insist(lambda key: who.post(href, {"reason": "I have read it"}, key=key))
 
     async def brought_to(self, playbook: Playbook, state: str) -> Json:
         """A new case at rest in `state`."""

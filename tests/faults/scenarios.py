@@ -256,7 +256,8 @@ def replay_from(step: str) -> Act:
         plan = await company.insist(
             lambda key: company.operator.post(f"/v1/cases/{case['case_id']}/plan", {"step": step}, key=key)
         )
-        return await override("replay", step=step, plan_hash=plan["plan_hash"])(company, case)
+        told = await override("replay", step=step, plan_hash=plan["plan_hash"])(company, case)
+        return await company.confirmed(PLAYBOOKS[case["process"]], told)
 
     return act
 

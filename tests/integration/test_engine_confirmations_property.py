@@ -1,9 +1,10 @@
 """No path reaches what people must confirm with too few of them (hypothesis).
 
 Three people, each in all roles, so that the wrong one is always at hand: who proposed it, who confirmed before, the
-same one in another role or through another door. Between their answers chance lets a machine try again, somebody take
-the case over, time pass. The referee reads the timeline and the rows, and knows nothing of the policy. A failure is
-printed as the day that shows it, with the blob to repeat it; it is not made shorter, which takes minutes.
+same one in another role, through another door, or in the place of somebody else. Between their answers chance lets a
+machine try again, somebody take the case over, time pass. The referee reads the timeline and the rows, and knows
+nothing of the policy. A failure is printed as the day that shows it, with the blob to repeat it; it is not made
+shorter, which takes minutes.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ LIGHT, HEAVY = 1.0, 2.0
 TOO_HEAVY = Circumstance(of=lambda parcel: parcel.weight == HEAVY, words="a heavy parcel")
 CHIEFS, SENIORS = frozenset({"chief", "clerk"}), frozenset({"senior_operator", "operator"})
 NEEDS = {
-    "ship": Confirmation(by=2, roles=CHIEFS, when=TOO_HEAVY),
+    "ship": Confirmation(by=2, roles=CHIEFS, groups=frozenset({"chief"}), when=TOO_HEAVY),
     "skip": Confirmation(by=2, roles=SENIORS),
     "mark_done": Confirmation(by=2, roles=SENIORS),
     "force_cancel": Confirmation(by=3, roles=SENIORS, proposer_counts=True),
@@ -51,6 +52,11 @@ WATCHED = replace(
 )
 ROLES = ("clerk", "chief", "operator", "senior_operator")
 PEOPLE = tuple(person(*ROLES, name=f"p{n}") for n in range(3))
+# Others who have of themselves no role at all, or only some, and may speak for one of those.
+STAND_INS = (
+    *(Actor(f"s{n}", frozenset(ROLES), lent=tuple((role, f"p{n % 2}") for role in ROLES)) for n in range(3)),
+    replace(PEOPLE[1], lent=tuple((role, "p0") for role in ("chief", "senior_operator"))),
+)
 NOBODY = (Actor("temporal", frozenset(ROLES), "temporal"), Actor("system", frozenset(ROLES), "system"))
 HELPS = {"retry", "skip", "mark_done"}  # they change one step and take no case over
 RESULT = {"result": {"number": "R1"}}
@@ -61,6 +67,11 @@ RESULT = {"result": {"number": "R1"}}
 
 def eligible(actor_id: str, via: str) -> bool:
     return via == "api" and actor_id not in {"temporal", "system"}
+
+
+def voices(entry: Entry) -> set[str]:
+    """Everybody whose word it is: whoever said it, and for whom."""
+    return {entry.actor_id, entry.data.get("on_behalf_of") or entry.actor_id}
 
 
 def moved_on(proposed: Entry, later: Entry, operations: dict[UUID, Operation]) -> bool:
@@ -94,6 +105,8 @@ def judge(entries: Sequence[Entry], operations: dict[UUID, Operation], weights: 
         assert all(eligible(entry.actor_id, entry.actor_via) for entry in confirmed), f"{name}: {people}, by a machine"
         assert proposed.actor_id not in people, f"{name}: confirmed by the same person"
         assert len(people) == len(set(people)), f"{name}: {people}, somebody twice"
+        said = [voices(entry) for entry in (proposed, *confirmed)]
+        assert sum(map(len, said)) == len(set().union(*said)), f"{name}: {said}, somebody by another"
         assert all(entry.actor_role in needed.roles for entry in confirmed), f"{name}: without the role"
         if accepted.type == "operation.confirmed":
             between = [entry for entry in entries[:number] if entry.number > proposed.number]
@@ -102,6 +115,7 @@ def judge(entries: Sequence[Entry], operations: dict[UUID, Operation], weights: 
         else:
             own = needed.proposer_counts and eligible(proposed.actor_id, proposed.actor_via)
             assert len(people) + own >= needed.by, f"{name}: accepted with {people}"
+            assert needed.groups <= {entry.actor_role for entry in confirmed}, f"{name}: without {needed.groups}"
             assert (row.input, row.reason) == (proposed.data["input"], proposed.reason), f"{name}: something else"
 
 
@@ -136,7 +150,7 @@ class Day:
 
     async def propose(self) -> None:
         """Something guarded, by a person or by a signal; where it stands already, the answers are about that."""
-        self.proposer = self.one_of(PEOPLE)
+        self.proposer = self.one_of((*PEOPLE, *STAND_INS))
         if (await self.case.row()).operation_id is None:
             name = self.one_of(("ship", "ship", "force_cancel"))
         else:
@@ -175,6 +189,7 @@ class Day:
         return self.one_of(
             (
                 *(anybody, anybody, anybody, self.proposer, before),
+                *(self.one_of(STAND_INS), self.one_of(STAND_INS)),
                 replace(self.one_of((anybody, before)), roles=frozenset({self.one_of(ROLES)})),
                 *NOBODY,
                 replace(anybody, via="temporal"),
@@ -252,7 +267,8 @@ class Day:
 
     async def everybody_else(self) -> None:
         """What still stands is accepted once all others confirm it: we are not safe by refusing everything."""
-        for actor in PEOPLE:
+        # Of the three one may speak for another, so that some of them are too few.
+        for actor in (*PEOPLE, *(person(*ROLES) for _ in range(2))):
             await self.may_be_refused(self.confirm(actor))
         entries, operations = await self.account(self.case)
         row = operations[self.proposal]

@@ -301,3 +301,45 @@ class TestGroups:
         assert decide(now, person("vendor_reviewer"), APPROVE).further == 1
         both = declaring(approve=replace(self.OF_GROUPS, roles=frozenset({"vendor_lead", "vendor_reviewer"})))
         assert decide(replace(now, process=both), person("vendor_reviewer"), APPROVE).further == 1
+
+
+class TestStandingIn:
+    """Whoever stands in for somebody speaks for two, and two words of the same person are one."""
+
+    MARA, CARL = Actor("mara", frozenset({"vendor_lead"})), Actor("carl", frozenset({"vendor_lead"}))
+    BEN = Actor("ben", frozenset({"vendor_lead"}), lent=(("vendor_lead", "mara"),))
+    EVE = Actor("eve", frozenset({"vendor_lead"}), lent=(("vendor_lead", "mara"),))
+
+    def given(self, actor: Actor) -> ProposalView:
+        role = "vendor_lead"
+        person_for = actor.on_behalf_of(role)
+        answer = Given(actor_id=actor.id, role=role, via="api", reason=None, at=NOW, on_behalf_of=person_for)
+        return proposal(IN_REVIEW, APPROVE, LEADS, given=(answer,))
+
+    def test_they_may_confirm(self):
+        assert decide_confirming(IN_REVIEW, self.BEN, APPROVAL).allowed
+
+    def test_after_them_neither_they_nor_who_lent_nor_another_of_theirs(self):
+        for actor in (self.BEN, self.MARA, self.EVE):
+            assert codes(decide_confirming(IN_REVIEW, actor, self.given(self.BEN))) == ["already_confirmed"]
+        assert decide_confirming(IN_REVIEW, self.CARL, self.given(self.BEN)).allowed
+
+    def test_nor_they_after_who_lent(self):
+        assert codes(decide_confirming(IN_REVIEW, self.BEN, self.given(self.MARA))) == ["already_confirmed"]
+
+    def test_whoever_has_the_role_themselves_speaks_for_themselves(self):
+        own = Actor("ben", frozenset({"vendor_lead", "vendor_reviewer"}), lent=(("vendor_reviewer", "mara"),))
+        decision = decide_confirming(IN_REVIEW, own, self.given(self.MARA))
+        assert (decision.allowed, own.on_behalf_of(decision.role)) == (True, None)
+
+    def test_nobody_confirms_what_was_proposed_for_them_or_by_whom_they_stand_in_for(self):
+        by_mara = replace(APPROVAL, proposer=Actor("mara", frozenset({"vendor_reviewer"})))
+        assert codes(decide_confirming(IN_REVIEW, self.BEN, by_mara)) == ["four_eyes"]
+        for_mara = Actor("ben", frozenset({"vendor_reviewer"}), lent=(("vendor_reviewer", "mara"),))
+        assert codes(decide_confirming(IN_REVIEW, self.MARA, replace(APPROVAL, proposer=for_mara))) == ["four_eyes"]
+
+    def test_whoever_acted_before_does_not_come_in_by_another(self):
+        now = situation("in_review", acted={"submit": frozenset({"mara"})})
+        stand_in = Actor("ben", frozenset({"vendor_reviewer"}), lent=(("vendor_reviewer", "mara"),))
+        assert codes(decide(now, stand_in, APPROVE)) == ["four_eyes"]
+        assert decide(now, Actor("ben", frozenset({"vendor_reviewer"})), APPROVE).allowed

@@ -1,4 +1,4 @@
-"""Documents of a case: what is known of them, and which of them an operation saw."""
+"""Documents of a case, which of them an operation saw, and people who stand in for others."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,11 +33,34 @@ def upgrade() -> None:
     op.create_index("ix_documents_case", "documents", ["case_id", "uploaded_at"])
     op.create_index("uq_documents_idempotency", "documents", ["actor_id", "idempotency_key"], unique=True)
     op.add_column("cases", sa.Column("documents", sa.Text(), nullable=True))
+    for table in ("operations", "proposal_answers"):
+        op.add_column(table, sa.Column("on_behalf_of", sa.Text(), nullable=True))
+    op.create_table(
+        "delegations",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("from_actor", sa.Text(), nullable=False),
+        sa.Column("to_actor", sa.Text(), nullable=False),
+        sa.Column("roles", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("from_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("until", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("ended_by", sa.Text(), nullable=True),
+        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("content_digest", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_delegations")),
+    )
+    op.create_index("ix_delegations_to", "delegations", ["to_actor", "until"])
+    op.create_index("uq_delegations_idempotency", "delegations", ["from_actor", "idempotency_key"], unique=True)
     documents = sa.Column("documents", postgresql.ARRAY(sa.Text()), server_default=sa.text("'{}'"), nullable=False)
     op.add_column("operations", documents)
 
 
 def downgrade() -> None:
     op.drop_column("operations", "documents")
+    op.drop_table("delegations")
+    for table in ("operations", "proposal_answers"):
+        op.drop_column(table, "on_behalf_of")
     op.drop_column("cases", "documents")
     op.drop_table("documents")

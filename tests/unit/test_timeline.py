@@ -155,7 +155,7 @@ class TestVocabulary:
     def test_types_are_past_tense_of_a_subject(self):
         for entry_type in SENTENCES:
             subject, _, event = entry_type.partition(".")
-            assert subject in {"case", "deadline", "operation", "override", "attempt", "effect", "message"}
+            assert subject in {"case", "deadline", "document", "operation", "override", "attempt", "effect", "message"}
             assert event
 
     def test_a_missing_fact_is_a_fault_of_the_writer(self):

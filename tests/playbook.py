@@ -34,6 +34,8 @@ class Playbook:
     """By transition: who takes it."""
     inputs: Mapping[str, Callable[[Json], Json]] = field(default_factory=dict)
     """By transition: its input, from the case document. None asked for where left out."""
+    document: bytes | None = None
+    """What is added to a case that is to be brought somewhere, of the first kind that the process takes."""
     onward: Mapping[str, str]
     """By resting state: the transition by which the business goes on."""
     ways: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

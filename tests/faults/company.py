@@ -16,7 +16,7 @@ from temporalio.service import RPCError
 
 from caseward.db.session import Database
 from caseward.objects import Objects
-from cli.client import Client, Refused
+from cli.client import Client, Refused, read
 from cli.tokens import sign_token
 from dev.stack import Stack
 from settings import Settings
@@ -98,10 +98,24 @@ class Company:
         case = await self.opened(playbook)
         if playbook.process.opening.steps:
             case = await self.settled(case, playbook.ends(playbook.process.opening.name))
+        if playbook.document is not None:
+            await self.insist(lambda key: self._add_document(playbook, case, key))
         for transition in playbook.way(state):
             await self.take(playbook, case, transition)
             case = await self.settled(case, playbook.ends(transition))
         return case
+
+    async def _add_document(self, playbook: Playbook, case: Json, key: str) -> Json:
+        assert playbook.process.documents is not None, f"{playbook.name} takes no documents"
+        kind = playbook.process.documents.kinds[0]
+        names = (name for name, roles in playbook.people.items() if kind.roles & set(roles))
+        answer = await self.people[playbook.name][next(names)]._http.post(
+            f"/v1/cases/{case['case_id']}/documents",
+            params={"kind": kind.name, "name": "evidence.pdf"},
+            content=playbook.document,
+            headers={"Idempotency-Key": key},
+        )
+        return read(answer)
 
     async def draft(self, name: str = "V") -> Json:
         """A vendor of its own."""

@@ -166,7 +166,7 @@ class TestFile:
             for volume in service.get("volumes", [])
             if isinstance(volume, str)
         }
-        assert mounted == COMPOSE["volumes"].keys() == {"postgres", "sandbox"}
+        assert mounted == COMPOSE["volumes"].keys() == {"documents", "postgres", "sandbox"}
 
     def test_grants_more_time_to_stop_than_is_taken(self):
         import worker

@@ -1,6 +1,7 @@
 """What the recovery suites must know of compliance approval beside its declaration."""
 
 from processes.compliance_approval import COMPLIANCE_APPROVAL
+from tests.pdfs import pdf
 from tests.playbook import EXAMPLE_OF, Json, Playbook
 
 EXAMPLE = EXAMPLE_OF(COMPLIANCE_APPROVAL)
@@ -35,6 +36,7 @@ PLAYBOOK = Playbook(
         "reopen": "applicant",
     },
     inputs=dict.fromkeys(("request_changes", "refuse", "revoke"), lambda _case: GROUNDS),
+    document=pdf(),
     onward={
         "draft": "submit",
         "in_review": "approve",

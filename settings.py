@@ -1,6 +1,8 @@
 """Settings: one frozen class, read from the environment by entry points only; everything else gets what it needs
 by argument, so that nothing deep inside can behave differently because of a variable nobody passed to it."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +15,17 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 def _split_at_commas(value: object) -> object:
     """`retry,pause` from the environment; pydantic-settings would demand JSON."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _as_text(value: object) -> str:
+    """As the environment spells it."""
+    match value:
+        case tuple():
+            return ",".join(map(str, value))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        case Mapping():
+            return json.dumps(dict(value))  # pyright: ignore[reportUnknownArgumentType]
+        case _:
+            return str(value)
 
 
 def _with_our_driver(value: str) -> str:
@@ -54,6 +67,7 @@ class Settings(BaseSettings):
     temporal_port: Port = Field(default=7233, description="The embedded Temporal server")
     temporal_ui_port: Port = Field(default=8233, description="Its Web UI")
     sandbox_port: Port = Field(default=8100, description="The partner sandbox")
+    sandbox_smtp_port: Port = Field(default=8125, description="Its mail server")
 
     database_url: DatabaseUrl | None = Field(
         default=None,
@@ -98,6 +112,17 @@ class Settings(BaseSettings):
         default=20 * 1024 * 1024, description="Bytes that one document may have"
     )
 
+    smtp_host: str = Field(default="127.0.0.1", description="The mail server; by default that of the sandbox")
+    smtp_port: Port = Field(default_factory=lambda data: data["sandbox_smtp_port"], description="Its port")
+    smtp_username: str | None = Field(default=None, description="As whom we log in there; empty = not at all")
+    smtp_password: str | None = Field(default=None, repr=False, description="With it")
+    smtp_starttls: bool = Field(default=False, description="Encrypt, and have the server show a valid certificate")
+    mail_from: str = Field(default="caseward@caseward.test", description="Our address on every mail")
+    mail_to: Mapping[str, str] = Field(
+        default={},
+        description="Where escalations go: addresses by team or role, `*` for all others, with `{name}` for its name",
+    )
+
     token_issuer: str = Field(default="caseward", description="The `iss` a bearer token must carry")
     token_audience: str = Field(default="caseward", description="The `aud` a bearer token must carry")
     jwks_file: AbsolutePath = Field(
@@ -133,6 +158,13 @@ class Settings(BaseSettings):
                 raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> Self:
+        if self.smtp_password is not None and not self.smtp_starttls:
+            message = "CASEWARD_SMTP_PASSWORD needs CASEWARD_SMTP_STARTTLS=true, or everybody on the way could read it"
+            raise ValueError(message)
+        return self
+
     @classmethod
     def read(cls) -> Self:
         """For entry points: a wrong setting ends the process with one line for each, not with a traceback."""
@@ -149,9 +181,5 @@ class Settings(BaseSettings):
 
     def environment(self) -> dict[str, str]:
         """These settings as the environment of a child process, so that it sees the same whatever its folder."""
-        values = {
-            name: ",".join(value) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-            for name, value in self
-            if value not in (None, "")
-        }
+        values = {name: _as_text(value) for name, value in self if value not in (None, "")}
         return {f"CASEWARD_{name.upper()}": value for name, value in values.items()}

@@ -43,7 +43,7 @@ from caseward.reconciler.versions import LOOK_EVERY, Versions, content_of, deplo
 from caseward.workflow.case import CaseWorkflow
 from caseward.workflow.sandbox import runner
 from caseward.workflow.stories import story_faults
-from partners import Partners
+from partners import Partners, SmtpServer
 from processes import CATALOGUE
 from settings import Settings
 
@@ -99,6 +99,19 @@ def build_activities(
     return activities
 
 
+def connect_partners(settings: Settings) -> Partners:
+    """A gateway to each partner, where the settings say that they are."""
+    smtp = SmtpServer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        username=settings.smtp_username,
+        password=settings.smtp_password,
+        starttls=settings.smtp_starttls,
+        mail_from=settings.mail_from,
+    )
+    return Partners.connect(settings.sandbox_url, smtp, Objects.connect(settings.documents_url))
+
+
 def build_reconciler(database: Database, client: Client, catalogue: Catalogue, settings: Settings) -> Reconciler:
     """The reconciler, at the pace that the settings ask for."""
     pace = Pace(
@@ -150,7 +163,7 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     database = Database.connect(settings.database_url, pre_ping=False)
-    partners = Partners.connect(settings.sandbox_url, Objects.connect(settings.documents_url))
+    partners = connect_partners(settings)
     effects = EffectRunner(database, CATALOGUE)
     workflows = find_workflows(CATALOGUE)
     activities = build_activities(database, CATALOGUE, partners, settings, effects)

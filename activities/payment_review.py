@@ -123,7 +123,7 @@ class PaymentReviewSteps:
             self.mail.send,
             to=[call.subject.sender_email],
             template="payment_returned",
-            values={"payment": call.business_key, **_amount(call.subject)},
+            values={"payment": call.business_key},
         )
         return Told(message_id=mailed.message_id)
 

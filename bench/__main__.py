@@ -170,7 +170,9 @@ async def rate(jobs: list[Callable[[], Awaitable[Any]]]) -> float:
 
 @asynccontextmanager
 async def bare_worker(stack: Stack) -> AsyncGenerator[None]:
-    arguments = (stack.temporal_address, stack.settings.temporal_namespace, stack.settings.sandbox_url)
+    settings = stack.settings
+    namespace, smtp_port = settings.temporal_namespace, str(settings.smtp_port)
+    arguments = (stack.temporal_address, namespace, settings.sandbox_url, smtp_port)
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.bare", *arguments, stdout=asyncio.subprocess.PIPE
     )

@@ -17,7 +17,7 @@ from temporalio.worker import Worker
 with workflow.unsafe.imports_passed_through():
     from caseward.partner import Sending
     from dev.service import IN_THE_BACKGROUND
-    from partners import Partners
+    from partners import Partners, SmtpServer
 
 QUEUE = "bare"
 READY = "bare worker ready"
@@ -90,11 +90,15 @@ class Bare:
             await workflow.execute_activity(name, vendor, start_to_close_timeout=timedelta(seconds=30))
 
 
-async def serve(address: str, namespace: str, sandbox_url: str) -> None:
+async def serve(address: str, namespace: str, sandbox_url: str, smtp_port: str) -> None:
     """Work until killed."""
     os.nice(IN_THE_BACKGROUND)  # as the embedded stack's own worker
     client = await Client.connect(address, namespace=namespace)
-    activities = Activities(Partners.connect(sandbox_url))
+    activities = Activities(
+        Partners.connect(
+            sandbox_url, SmtpServer(host="127.0.0.1", port=int(smtp_port), mail_from="bench@caseward.test")
+        )
+    )
     worker = Worker(
         client,
         task_queue=QUEUE,

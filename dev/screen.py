@@ -23,7 +23,10 @@ def show_addresses(stack: Stack) -> None:
     settings = stack.settings
     rows = {
         "api": [("API", f"http://127.0.0.1:{settings.api_port}/openapi.json")],
-        "sandbox": [("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger")],
+        "sandbox": [
+            ("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger"),
+            ("Mail", f"http://127.0.0.1:{settings.sandbox_port}/mail"),
+        ],
         "temporal": [("Temporal", f"{stack.temporal_address}, Web UI http://127.0.0.1:{settings.temporal_ui_port}")],
         "postgres": [("Postgres", make_url(stack.database_url).set(drivername="postgresql").render_as_string())],
     }

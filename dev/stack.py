@@ -5,6 +5,7 @@
 
 import asyncio
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -22,6 +23,8 @@ from settings import Settings
 Part = Literal["postgres", "temporal", "migrations", "sandbox", "worker", "api"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
+EVERYBODY = {"*": "{name}@caseward.test"}  # whom the embedded stack mails to: all of it lands in the sandbox
+
 _BACKOFF = timedelta(milliseconds=200)
 _LONGEST_BACKOFF = timedelta(seconds=10)
 # A child that lived this long died of something new: its next restart is quick again.
@@ -29,7 +32,7 @@ _STEADY_AFTER = timedelta(seconds=30)
 
 _PORT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "temporal": ("temporal_port", "temporal_ui_port"),
-    "sandbox": ("sandbox_port",),
+    "sandbox": ("sandbox_port", "sandbox_smtp_port"),
     "api": ("api_port",),
 }
 
@@ -76,6 +79,7 @@ class Stack:
             **self.settings.environment(),
             "CASEWARD_DATABASE_URL": self.database_url,
             "CASEWARD_TEMPORAL_ADDRESS": self.temporal_address,
+            **({} if self.settings.mail_to else {"CASEWARD_MAIL_TO": json.dumps(EVERYBODY)}),
         }
 
     async def start(self, announce: Callable[[str], None] = lambda _: None) -> None:

@@ -10,7 +10,7 @@ from partners.car_rental import CarRental
 from partners.checker import Checker
 from partners.erp import Erp
 from partners.hotel import Hotel
-from partners.mail import Mail
+from partners.mail import Mail, SmtpServer
 from partners.register import Register
 from partners.registry import Registry
 from partners.reporting import Reporting
@@ -18,7 +18,7 @@ from partners.scoring import Scoring
 from partners.screening import Screening
 from partners.vouchers import Vouchers
 
-__all__ = ["Partners"]
+__all__ = ["Partners", "SmtpServer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,8 @@ class Partners:
     archive: Archive
 
     @classmethod
-    def connect(cls, base_url: str, objects: Objects | None = None) -> Self:
-        """Every gateway at its place below one address; those of our own house over one object store.
+    def connect(cls, base_url: str, smtp: SmtpServer, objects: Objects | None = None) -> Self:
+        """Every gateway at its place below one address, mail at its server, our own offices over one object store.
 
         Nothing is sent yet.
         """
@@ -52,7 +52,7 @@ class Partners:
             screening=Screening(f"{base}/screening"),
             bank=Bank(f"{base}/bank"),
             erp=Erp(f"{base}/erp"),
-            mail=Mail(f"{base}/mail"),
+            mail=Mail(smtp),
             hotel=Hotel(f"{base}/hotel"),
             car_rental=CarRental(f"{base}/car_rental"),
             vouchers=Vouchers(f"{base}/vouchers"),

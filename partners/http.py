@@ -205,8 +205,8 @@ class HttpGateway:
         except ValueError:
             document = None
         said = _member(document, "error")
-        code = _cleaned(_member(said, "code"), MAX_CODE) or f"http_{status}"
-        message = _cleaned(_member(said, "message"), MAX_MESSAGE) or f"The {self.name} answered {status}."
+        code = cleaned(_member(said, "code"), MAX_CODE) or f"http_{status}"
+        message = cleaned(_member(said, "message"), MAX_MESSAGE) or f"The {self.name} answered {status}."
         return code, message
 
 
@@ -258,7 +258,8 @@ def _member(document: object, name: str) -> object:
     return cast("dict[str, object]", document).get(name) if isinstance(document, dict) else None
 
 
-def _cleaned(text: object, length: int) -> str:
+def cleaned(text: object, length: int) -> str:
+    """A partner's own words, as far as they are fit for screens and logs."""
     if not isinstance(text, str):
         return ""
     # Category C: control characters, lone surrogates, and those that reorder or hide what stands beside them.

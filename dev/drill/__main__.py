@@ -106,7 +106,9 @@ def _folder() -> Generator[Path]:
 
 
 def _settings(folder: Path) -> Settings:
-    api, temporal, ui, sandbox = [port for port in random.sample(range(10000, 15000), 200) if port_is_free(port)][:4]
+    api, temporal, ui, sandbox, smtp = [port for port in random.sample(range(10000, 15000), 200) if port_is_free(port)][
+        :5
+    ]
     return Settings(
         _env_file=None,  # pyright: ignore[reportCallIssue] - pydantic-settings' own
         env="test",
@@ -115,6 +117,7 @@ def _settings(folder: Path) -> Settings:
         temporal_port=temporal,
         temporal_ui_port=ui,
         sandbox_port=sandbox,
+        sandbox_smtp_port=smtp,
         database_url=None,
         temporal_address=None,
     )

@@ -34,9 +34,8 @@ from caseward.process import Catalogue
 from caseward.workflow.case import CONDITION, RECOVERY_OWNER, STATE
 from caseward.workflow.sandbox import runner
 from dev.stack import Stack
-from partners import Partners
 from settings import Settings
-from worker import build_activities, find_workflows
+from worker import build_activities, connect_partners, find_workflows
 
 DISPATCH_EVERY = 0.05  # seconds of real time
 AHEAD = timedelta(milliseconds=20)  # a timer of Temporal's must not find Postgres a moment before it
@@ -276,8 +275,7 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
             return any(promise["due_in"] < AT_ONCE for promise in promises.raise_for_status().json())
 
         clock = Clock(temporal, client, database, partners_work)
-        objects = Objects.connect(settings.documents_url)
-        partners = Partners.connect(settings.sandbox_url, objects)
+        partners = connect_partners(settings)
         parts.push_async_callback(partners.aclose)
         effects = EffectRunner(database, catalogue)
         dispatcher = Dispatcher(
@@ -297,6 +295,7 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
                 interceptors=[_OnTime(clock)],
             )
         )
+        objects = Objects.connect(settings.documents_url)
         world = World(catalogue, database, client, clock, sandbox, objects, dispatcher)
         dispatching = asyncio.create_task(world.dispatch())
         try:

@@ -1,4 +1,4 @@
-"""`python -m dev.sandbox`: one process, one folder, one port."""
+"""`python -m dev.sandbox`: one process, one folder, a port for HTTP and one for SMTP."""
 
 import fcntl
 import os
@@ -25,6 +25,8 @@ class SandboxSettings(Settings):
 
     sandbox_host: str = Field(default="127.0.0.1", description="The address the sandbox listens at")
     sandbox_port: int = Field(default=8100, ge=0, le=65535, description="Its port; 0 = a free one, printed at start")
+    sandbox_smtp_port: int = Field(default=8125, ge=0, le=65535, description="Its mail server's port; 0 = a free one")
+    smtp_port: int = Field(default=0, description="Where others find a mail server; not its own concern")
 
 
 def main() -> None:
@@ -33,14 +35,15 @@ def main() -> None:
     data_dir = settings.data_dir / "sandbox"
     data_dir.mkdir(parents=True, exist_ok=True)
     _own(data_dir)
-    listener = _listen(settings.sandbox_host, settings.sandbox_port)
+    listener = _listen(settings.sandbox_host, settings.sandbox_port, "CASEWARD_SANDBOX_PORT")
+    smtp = _listen(settings.sandbox_host, settings.sandbox_smtp_port, "CASEWARD_SANDBOX_SMTP_PORT")
 
     ledger = Ledger(data_dir / "ledger.sqlite3", {partner.name: partner for partner in PARTNERS})
 
     def application() -> object:
         # Made inside the event loop, where the callbacks' client belongs.
         later = Later(ledger, api_url=settings.api_url, master=master_secret(data_dir, settings.callback_secret))
-        return Sandbox(PARTNERS, ledger=ledger, later=later).application()
+        return Sandbox(PARTNERS, ledger=ledger, later=later, smtp=smtp).application()
 
     config = uvicorn.Config(
         application,
@@ -56,7 +59,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     host, port = listener.getsockname()[:2]
-    print(f"The partner sandbox listens at http://{host}:{port}", flush=True)
+    smtp_port = smtp.getsockname()[1]
+    print(
+        f"The partner sandbox listens for mail at {host}:{smtp_port}, for all else at http://{host}:{port}", flush=True
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -73,11 +79,11 @@ def _own(data_dir: Path) -> None:
         sys.exit(f"Another sandbox uses {data_dir}. Stop it, or set CASEWARD_DATA_DIR.")
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:
-        sys.exit(f"Can't listen at {host}:{port} ({error.strerror}). Set CASEWARD_SANDBOX_PORT to a free port.")
+        sys.exit(f"Can't listen at {host}:{port} ({error.strerror}). Set {setting} to a free port.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""The application: every call of every partner as a route, faults on the way, the ledger behind."""
+"""The application: every call of every partner as a route, or by SMTP; faults on the way, the ledger behind."""
 
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -20,8 +21,11 @@ from starlette.types import ASGIApp
 from dev.sandbox.callbacks import Later
 from dev.sandbox.faults import LATER, PROBE, Fault, FaultOrder, Faults
 from dev.sandbox.ledger import Done, Ledger, Order, Pending, Promise
+from dev.sandbox.mailbox import Mailbox
 from dev.sandbox.partner import Call, Partner, Refusal
+from dev.sandbox.partners.mail import MAIL
 from dev.sandbox.server import HangUp
+from dev.sandbox.smtp import Post, PostOffice
 
 CALLBACKS = {"acknowledge": 1, "callback_twice": 2, "callback_never": 0}
 MAX_BODY = 1 << 20
@@ -42,11 +46,15 @@ class Unacceptable(Exception):
 class Sandbox:
     """All partners behind one port."""
 
-    def __init__(self, partners: tuple[Partner, ...], *, ledger: Ledger, later: Later) -> None:
+    def __init__(
+        self, partners: tuple[Partner, ...], *, ledger: Ledger, later: Later, smtp: socket.socket | None = None
+    ) -> None:
         self._partners = {partner.name: partner for partner in partners}
         self._ledger = ledger
         self._later = later
+        self._smtp = smtp
         self._faults = Faults(self._partners)
+        self._mailbox = Mailbox(ledger)
 
     def application(self) -> ASGIApp:
         """The ASGI application."""
@@ -59,11 +67,13 @@ class Sandbox:
             Route("/_control/faults", self._list_faults, methods=["GET"]),
             Route("/_control/faults", self._set_fault, methods=["POST"]),
             Route("/_control/faults", self._clear_faults, methods=["DELETE"]),
+            *self._mailbox.routes(),
         ]
         for partner in self._partners.values():
             routes += [
                 Route(f"/{partner.name}{call.path}", partial(self._called, partner, call), methods=["POST"])
                 for call in partner.calls
+                if call.path is not None
             ]
             if partner.probe:
                 path = f"/{partner.name}/effects/{{key:path}}"
@@ -77,9 +87,15 @@ class Sandbox:
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncGenerator[None]:
         self._later.resume()
+        office = PostOffice(MAIL, ledger=self._ledger, faults=self._faults)
+        post = None
+        if self._smtp is not None:
+            post = await asyncio.get_running_loop().create_server(lambda: Post(office), sock=self._smtp)
         try:
             yield
         finally:
+            if post is not None:
+                post.close()
             await self._later.aclose()
             self._ledger.close()
 

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -103,6 +103,9 @@ class Faults:
         if order.call not in {"*", PROBE, *calls}:
             message = f"there is no call {order.call!r}; there are {', '.join(calls)}"
             raise ValueError(message)
+        if order.mode in LATER and all(partner.at_once for partner in meant):
+            message = f"{order.partner} does what it is asked at once, or not at all: it can't do it later"
+            raise ValueError(message)
         fault = Fault(next(self._numbers), order)
         self._faults.append(fault)
         return fault
@@ -117,7 +120,26 @@ class Faults:
 
     def take(self, partner: str, call: str, request: Mapping[str, Any] | None, key: str | None = None) -> Fault | None:
         """The fault that this call runs into, counted down."""
-        fault = next((fault for fault in self._faults if fault.hits(partner, call, request, key)), None)
+        at_once = self._partners[partner].at_once
+        return self._counted(
+            fault
+            for fault in self._faults
+            if not (at_once and fault.order.mode in LATER) and fault.hits(partner, call, request, key)
+        )
+
+    def take_down(self, partner: str) -> Fault | None:
+        """The fault that keeps anybody from connecting; one that is aimed shows later, when it is known who calls."""
+        return self._counted(
+            fault
+            for fault in self._faults
+            if fault.order.mode == "down"
+            and fault.order.call != PROBE
+            and fault.order.partner in {"*", partner}
+            and fault.order.match is fault.order.key is None
+        )
+
+    def _counted(self, fitting: Iterable[Fault]) -> Fault | None:
+        fault = next(iter(fitting), None)
         if fault is not None and fault.left is not None:
             fault.left -= 1
             if fault.left == 0:

@@ -30,8 +30,8 @@ class Call(Generic[R]):
     """One call of a partner. `do` makes the answer, or raises a `Refusal`; the ledger remembers it."""
 
     name: str
-    path: str
-    """Below `/{partner}`; its `{fields}` belong to the request like those of the body."""
+    path: str | None
+    """Below `/{partner}`; its `{fields}` belong to the request like those of the body. None: not by HTTP."""
     request: type[R]
     do: Callable[[R], dict[str, Any]]
     later: float | None = None
@@ -48,6 +48,8 @@ class Partner:
     """The same key and content again: one effect, the same answer."""
     probe: bool = False
     """`GET /{partner}/effects/{key}` tells what happened under a key."""
+    at_once: bool = False
+    """It answers with what it did, or not at all: nothing can be acknowledged."""
     refusal: Refusal
     """What mode `reject` answers."""
 

@@ -20,7 +20,7 @@ class SandboxProcess:
         self.data_dir = data_dir
         self._environment = dict(environment or {})
         self._process: subprocess.Popen[str] | None = None
-        self._port = 0
+        self._port = self.smtp_port = 0
         self.control = httpx2.Client(trust_env=False, timeout=30)
 
     def __enter__(self) -> Self:
@@ -54,6 +54,7 @@ class SandboxProcess:
                 **inherited,
                 "CASEWARD_DATA_DIR": str(self.data_dir),
                 "CASEWARD_SANDBOX_PORT": str(self._port),
+                "CASEWARD_SANDBOX_SMTP_PORT": str(self.smtp_port),
                 **self._environment,
             },
             stdout=subprocess.PIPE,
@@ -61,11 +62,11 @@ class SandboxProcess:
         )
         assert self._process.stdout is not None  # noqa: S101  a pipe was asked for
         line = self._process.stdout.readline()
-        found = re.search(r":(\d+)$", line.strip())
+        found = re.search(r":(\d+), .*:(\d+)$", line.strip())
         if found is None:
             message = f"the sandbox did not start: {line!r}, exit code {self.stop()}"
             raise RuntimeError(message)
-        self._port = int(found[1])
+        self.smtp_port, self._port = int(found[1]), int(found[2])
         self.control.base_url = self.url
 
     def kill(self) -> None:

@@ -21,10 +21,10 @@ from caseward.cases.timeline import first_break
 from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
 from dev.stack import Stack
-from partners import Partners
 from tests.faults.many import Copier, Office
 from tests.integration.engine import OPERATOR, envelope
 from tests.integration.test_engine_bulk import most_in_a_second
+from worker import connect_partners
 
 HANDS = 6  # who play the workflows
 
@@ -37,7 +37,7 @@ async def test_thousands_are_released_without_exceeding_the_partners_limit(
 ):
     async with Stack(settings_for(tmp_path / "data"), only=("postgres", "migrations", "sandbox")) as stack:
         database = Database.connect(stack.database_url)
-        partners = Partners.connect(stack.settings.sandbox_url)
+        partners = connect_partners(stack.settings)
         async with httpx2.AsyncClient(base_url=stack.settings.sandbox_url, trust_env=False, timeout=60) as sandbox:
             office = Office(database, partners, {"bank": limit})
             template = await office.blocked_vendor(sandbox)

@@ -321,6 +321,7 @@ async def machine(settings_for, tmp_path_factory) -> AsyncIterator[Machine]:
                 "http://api:8000": f"http://127.0.0.1:{api}",
                 "127.0.0.1:8000": f"127.0.0.1:{api}",
                 "127.0.0.1:8100": f"127.0.0.1:{sandbox}",
+                "8125": str(settings.sandbox_smtp_port),
                 "8000": str(api),
                 "8100": str(sandbox),
                 "/run/caseward/jwks.json": str(settings.jwks_file),

@@ -61,6 +61,7 @@ if __name__ == "__main__":
                     temporal_port=free[1],
                     temporal_ui_port=free[2],
                     sandbox_port=free[3],
+                    sandbox_smtp_port=free[4],
                 ),
                 sys.argv[1:] or list(SCENARIOS),
             )

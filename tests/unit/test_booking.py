@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from activities.booking import NO_DEPOSIT, TOO_LATE, BookingSteps
 from caseward.policy import Action, decide
-from partners import Partners
 from processes.booking import BOOKING, GRACE, Authorised, Booking, Captured, Days, Held, Refunded, refundable
 from processes.fields import Money
+from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
 EXAMPLE = Booking.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
@@ -119,7 +119,7 @@ class Asked:
 class TestSteps:
     @pytest.fixture
     def steps(self) -> BookingSteps:
-        return BookingSteps(Partners.connect("http://127.0.0.1:1"))
+        return BookingSteps(nowhere())
 
     async def test_a_hold_ends_when_the_request_has_had_its_time(self, steps):
         call = Asked({"hold": "RM-1"})

@@ -10,13 +10,13 @@ from activities.compliance_approval import NO_NUMBER, ComplianceApprovalSteps
 from caseward.policy import Action, decide, decide_document
 from caseward.process import Finding, Verdict
 from caseward.situation import Actor, DocumentView
-from partners import Partners
 from processes.compliance_approval import (
     COMPLIANCE_APPROVAL,
     Application,
     Certificate,
     Numbered,
 )
+from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
 EXAMPLE = Application.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
@@ -110,7 +110,7 @@ class Asked:
 class TestSteps:
     @pytest.fixture
     def steps(self) -> ComplianceApprovalSteps:
-        return ComplianceApprovalSteps(Partners.connect("http://127.0.0.1:1"))
+        return ComplianceApprovalSteps(nowhere())
 
     async def test_a_document_is_looked_at_by_its_content(self, steps):
         call = Asked({"finding": None, "message": None, "pages": 3})

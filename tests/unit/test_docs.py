@@ -13,6 +13,7 @@ from caseward.activity import EffectRunner, step_activities
 from caseward.faults import faults
 from caseward.process import Catalogue
 from caseward.workflow.stories import story_faults
+from partners.mail import Mail, SmtpServer
 from settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ def test_the_example_tells_every_story(example):
 async def test_the_example_has_every_activity(example):
     process = example("processes.expense_claim").EXPENSE_CLAIM
     payroll = example("partners.payroll").Payroll("http://payroll.example")
-    mail = importlib.import_module("partners.mail").Mail("http://mail.example")
+    mail = Mail(SmtpServer(host="mail.example", port=25, mail_from="caseward@caseward.test"))
     steps = example("activities.expense_claim").ExpenseClaimSteps(SimpleNamespace(payroll=payroll, mail=mail))
     runner = EffectRunner(SimpleNamespace(), Catalogue([process]))
     made = step_activities(process, steps, runner)

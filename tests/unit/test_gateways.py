@@ -19,6 +19,7 @@ from partners.http import MAX_ANSWER, MAX_RETRY_AFTER, HttpGateway
 from partners.mail import Mail
 from partners.registry import Registry, TaxIdChecked
 from partners.screening import Screening
+from tests.unit.nowhere import NOWHERE
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 Handler = Callable[[httpx2.Request], httpx2.Response]
@@ -359,7 +360,7 @@ class TestProbe:
 
     async def test_of_a_partner_that_can_not_be_asked_knows_nothing(self) -> None:
         with pytest.raises(PartnerSilent) as raised:
-            await Mail("http://partners.example/mail").probe(sending(), "send")
+            await Mail(NOWHERE).probe(sending(), "send")
         assert raised.value.code == "probe_not_offered"
 
 
@@ -397,7 +398,7 @@ class TestHotel:
 
 class TestOffers:
     async def test_say_what_each_partner_promises(self) -> None:
-        partners = Partners.connect("http://partners.example/")
+        partners = Partners.connect("http://partners.example/", NOWHERE)
         gateways: list[Gateway] = [
             partners.registry,
             partners.screening,

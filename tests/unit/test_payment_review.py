@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from activities.payment_review import PEOPLE_DECIDE, THERE_ALREADY, PaymentReviewSteps
 from caseward.errors import PartnerFailed
 from caseward.policy import Action, decide
-from partners import Partners
 from processes.payment_review import (
     PAYMENT_REVIEW,
     Filed,
@@ -21,6 +20,7 @@ from processes.payment_review import (
     Transferred,
     is_large,
 )
+from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
 EXAMPLE = Payment.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
@@ -138,7 +138,7 @@ OUT = Transferred(transfer="TR-1")
 class TestSteps:
     @pytest.fixture
     def steps(self) -> PaymentReviewSteps:
-        return PaymentReviewSteps(Partners.connect("http://127.0.0.1:1"))
+        return PaymentReviewSteps(nowhere())
 
     @pytest.mark.parametrize(
         ("score", "subject", "goes"),

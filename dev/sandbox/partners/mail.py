@@ -1,6 +1,5 @@
-"""The mailer: sends again whatever it is told again, and remembers nothing."""
+"""The mail server: sends again whatever it is told again, and remembers nothing. It speaks SMTP (`../smtp.py`)."""
 
-from secrets import token_hex
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -9,17 +8,20 @@ from dev.sandbox.partner import Call, Partner, Refusal, Request
 
 
 class Send(Request):
+    message_id: str
+    sender: str
     to: Annotated[list[str], Field(min_length=1)]
-    template: str
-    values: dict[str, Any] = Field(default_factory=dict)
+    subject: str
+    text: str
 
 
-def send(request: Send) -> dict[str, Any]:  # noqa: ARG001  the sandbox mailer delivers to nobody
-    return {"message_id": f"{token_hex(12)}@mail.example"}
+def send(request: Send) -> dict[str, Any]:
+    return {"message_id": request.message_id}
 
 
 MAIL = Partner(
     name="mail",
-    calls=(Call("send", "/messages", Send, send),),
+    calls=(Call("send", None, Send, send),),
+    at_once=True,
     refusal=Refusal("recipient_suppressed", "The recipient does not accept our mail"),
 )

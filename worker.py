@@ -35,7 +35,8 @@ from caseward.hearing import ToActivities
 from caseward.messages import TASK_QUEUE
 from caseward.objects import Objects
 from caseward.outbox.dispatcher import Dispatcher
-from caseward.outbox.store import CHANNEL, TO_CALLBACKS, TO_TEMPORAL
+from caseward.outbox.store import CHANNEL, TO_CALLBACKS, TO_MAIL, TO_TEMPORAL, Claimed
+from caseward.outbox.to_mail import ToMail
 from caseward.outbox.to_temporal import ToTemporal
 from caseward.process import Catalogue
 from caseward.reconciler import Pace, Reconciler
@@ -172,13 +173,20 @@ async def serve(settings: Settings) -> None:
     versions = Versions(client, build_id)
     reconciler = build_reconciler(database, client, CATALOGUE, settings)
     await prepare(reconciler)
+
+    async def note(message: Claimed, error: str) -> None:
+        await note_parked(database, CATALOGUE, case_id=message.case_id, destination=message.destination, error=error)
+
     dispatcher = Dispatcher(
-        database,
-        {TO_TEMPORAL: ToTemporal(client, CATALOGUE), TO_CALLBACKS: ToActivities(effects)},
-        lambda message, error: note_parked(
-            database, CATALOGUE, case_id=message.case_id, destination=message.destination, error=error
-        ),
+        database, {TO_TEMPORAL: ToTemporal(client, CATALOGUE), TO_CALLBACKS: ToActivities(effects)}, note
     )
+    # One of its own: a mail server that takes its time must hold up no workflow.
+    postman = Dispatcher(database, {TO_MAIL: ToMail(database, partners.mail, settings.mail_to)}, note, mails=True)
+
+    def wake(payload: str) -> None:
+        dispatcher.wake(payload)
+        postman.wake(payload)
+
     worker = Worker(
         client,
         task_queue=TASK_QUEUE,
@@ -196,8 +204,9 @@ async def serve(settings: Settings) -> None:
         await versions.become_current()
         beside = [
             asyncio.create_task(dispatcher.run()),
+            asyncio.create_task(postman.run()),
             asyncio.create_task(versions.stay_available()),
-            asyncio.create_task(listen(settings.database_url, {CHANNEL: dispatcher.wake})),
+            asyncio.create_task(listen(settings.database_url, {CHANNEL: wake})),
             asyncio.create_task(
                 look_after(settings.database_url, build_chores(database, CATALOGUE, reconciler, versions))
             ),

@@ -21,6 +21,8 @@ NAMES = frozenset(
         "callback.after_commit",
         "outbox.claimed",
         "outbox.signalled",
+        "mail.begun",
+        "mail.sent",
         "effect.reserved",
         "effect.acted",
         "effect.settled",

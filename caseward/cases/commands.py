@@ -454,6 +454,7 @@ async def requeue_message(session: AsyncSession, catalogue: Catalogue, *, messag
     if not message.parked:
         raise MessageNotFound
     message.parked, message.tries, message.next_at = False, 0, work.now
+    message.begun_at = None  # of a mail: whoever releases it says that it did not go out, or may go out twice
     work.entry("message.requeued", actor=actor, destination=message.destination)
     work.touch()
     await session.execute(text("SELECT pg_notify('caseward_outbox', '')"))

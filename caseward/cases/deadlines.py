@@ -11,6 +11,7 @@ from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.operations import Request, accept_transition, accept_undo
 from caseward.cases.pauses import deadline_frozen
 from caseward.db.tables import Operation
+from caseward.entries import sentence
 from caseward.messages import DeadlineCall, News
 from caseward.policy import undo_target
 from caseward.process import Block, Catalogue, Escalate, State, Take, Unwind
@@ -41,9 +42,9 @@ async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: Deadl
     work.entry("deadline.passed", state=state.title)
     match state.deadline.then:
         case Escalate(role):
-            # Mailing the role is an outbox message of its own, once the engine has a mail server to speak to.
-            case.escalated_to = role
-            work.entry("case.escalated", role=work.process.role_title(role))
+            case.escalated_to, title = role, work.process.role_title(role)
+            work.entry("case.escalated", role=title)
+            work.mail("case_escalated", role, sentence("case.escalated", {"role": title}))
             work.touch()
         case Take(name):
             transition = work.process.transition(name)
@@ -74,4 +75,6 @@ def _block(work: LockedCase, state: State, owner: str) -> None:
     """Have the owner decide. What is under way goes on: to stop it is what `UNDO` and `Take` are declared for."""
     work.case.overdue = {"since": work.now.isoformat(), "recovery_owner": owner}
     work.entry("case.overdue", state=state.title, recovery_owner=owner)
+    words = sentence("case.overdue", {"state": state.title, "recovery_owner": owner})
+    work.mail("case_blocked", owner, words)
     work.touch()

@@ -29,6 +29,7 @@ from caseward.cases.operations import (
 )
 from caseward.cases.pauses import Hold, ensure, hold_of, hold_up, holding, is_frozen, partner_key, process_key
 from caseward.db.tables import Attempt, Effect, Operation, Pause, Subject
+from caseward.entries import sentence
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
 from caseward.partner import Offer
@@ -647,21 +648,26 @@ async def _exhaust(
         effect.cause, effect.next_attempt_at = cause, None
         _say(work, effect, "effect.given_up")
         return
-    _block(work, effect, cause=cause, owner=effect.recovery_owner)
     operation = work.operation
     # Where earlier work was taken back already, there is nothing to lead back to: its owner decides.
-    way_back = operation is not None and not operation.undoes
-    if exhausted == "undo" and way_back and operation and story_of(work.process, operation):
+    undone = exhausted == "undo" and operation and not operation.undoes and story_of(work.process, operation)
+    _block(work, effect, cause=cause, owner=effect.recovery_owner, decides=not undone)
+    if undone and operation:
         title = effect_title(work.process, effect.step, "do")
         reason = f"{title}: no attempt is left, and the step declares that the operation is undone then."
         request = Request(actor=SYSTEM, role=None, reason=reason, traceparent=operation.traceparent)
         await accept_undo(work, operation, request)
 
 
-def _block(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> None:
+def _block(work: LockedCase, effect: Effect, *, cause: str, owner: str, decides: bool = True) -> None:
+    news = decides and (effect.state, effect.cause, effect.recovery_owner) != ("blocked", cause, owner)
     effect.state, effect.cause, effect.recovery_owner = "blocked", cause, owner
     effect.since, effect.next_attempt_at = work.now, None
     _say(work, effect, "effect.blocked", cause=cause, recovery_owner=owner)
+    if news:
+        title = effect_title(work.process, effect.step, "undo" if effect.direction == "undo" else "do")
+        words = {"title": title, "cause": cause, "recovery_owner": owner}
+        work.mail("case_blocked", owner, sentence("effect.blocked", words))
 
 
 async def _block_answer(work: LockedCase, effect: Effect, *, cause: str, owner: str) -> StepAnswer:

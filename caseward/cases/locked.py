@@ -344,6 +344,28 @@ class LockedCase:
             },
         )
 
+    def mail(self, template: str, to: str, words: str) -> None:
+        """Promise a mail to a team or role: ids, titles and a sentence, nothing of the subject."""
+        state = self.process.state(self.case.state)
+        store.put(
+            self.session,
+            case_id=self.case.id,
+            operation_id=None,
+            destination=store.TO_MAIL,
+            payload={
+                "template": template,
+                "to": to,
+                "values": {
+                    "to": to,
+                    "process": self.process.title,
+                    "business_key": self.case.business_key,
+                    "case_id": str(self.case.id),
+                    "state": state.title,
+                    "sentence": words,
+                },
+            },
+        )
+
     def nudge(self, effect: Effect) -> None:
         """Have the workflow look at a step at once, because something was learnt of its effect."""
         order = Order(

@@ -609,6 +609,8 @@ def block(work: LockedCase, operation: Operation, *, cause: str, message: str) -
         }
         title = action_title(work, operation)
         work.entry("operation.blocked", operation=operation, action=title, message=message, recovery_owner=ENGINEERING)
+        # Without the message: it may quote the subject.
+        work.mail("case_blocked", ENGINEERING, f"{title} can't go on. {ENGINEERING} decides.")
         work.touch()
     return work.news()
 

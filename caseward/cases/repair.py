@@ -20,6 +20,7 @@ from caseward.cases.operations import action_title, block
 from caseward.cases.pauses import ensure, process_key
 from caseward.db.session import database_now
 from caseward.db.tables import Attempt, Case, Effect, Entry, Known, Message, Operation, Pause
+from caseward.outbox.store import TO_MAIL
 from caseward.process import ENGINEERING, Catalogue
 from caseward.situation import SYSTEM
 
@@ -84,7 +85,12 @@ _COLUMNS = (
 )
 _STANDING = select(*_COLUMNS).outerjoin(Operation, Operation.id == Case.operation_id)
 # What waits in the outbox will still come; a message too many would only tell of an outage of Temporal's.
-_PROMISED = exists().where(Message.case_id == Case.id, Message.dispatched_at.is_(None), ~Message.parked)
+_PROMISED = exists().where(
+    Message.case_id == Case.id,
+    Message.dispatched_at.is_(None),
+    ~Message.parked,
+    Message.destination != TO_MAIL,  # moves nothing on
+)
 
 
 def _standing(row: Row[*tuple[Any, ...]]) -> Standing:

@@ -401,6 +401,8 @@ class Message(Base):
     parked: Mapped[bool] = mapped_column(server_default=text("false"))
     error: Mapped[str | None]
     dispatched_at: Mapped[datetime | None]
+    begun_at: Mapped[datetime | None]
+    """Of a mail: since when it may have gone out. Written before it is sent, cleared where it certainly was not."""
 
 
 class Pause(Base):

@@ -24,20 +24,40 @@ MAX_TRIES = 5  # of a message that the destination refuses, 1 s, 2 s, 4 s, 8 s a
 class DestinationAway(Exception):
     """The destination can't be reached just now."""
 
+    def __init__(self, message: str, *, delay: timedelta = AWAY) -> None:
+        super().__init__(message)
+        self.delay = delay
+
+
+class SomebodyElseHasIt(Exception):
+    """Our claim ended, and another dispatcher took the message; it writes down what becomes of it."""
+
+
+class NeverAgain(Exception):
+    """Nobody may try this message again by himself: it is parked at once."""
+
 
 Deliver = Callable[[Sequence[Claimed]], Awaitable[None]]
-"""Deliver messages of one case. Raises DestinationAway; anything else it raises counts against the messages."""
+"""Deliver messages of one case. Raises DestinationAway, SomebodyElseHasIt or NeverAgain; anything else it raises counts
+against the messages."""
 NoteParked = Callable[[Claimed, str], Awaitable[None]]
 """Write into the case's timeline that a message was parked."""
 
 
 class Dispatcher:
-    """One per worker process; any number of them share the work by claims."""
+    """Any number of them share the work by claims: those for mails, and those for all else.
 
-    def __init__(self, database: Database, destinations: Mapping[str, Deliver], note_parked: NoteParked) -> None:
+    A mail goes alone, because each has an outcome of its own; and a claim takes no more of them than begin at once.
+    """
+
+    def __init__(
+        self, database: Database, destinations: Mapping[str, Deliver], note_parked: NoteParked, *, mails: bool = False
+    ) -> None:
         self._database = database
         self._destinations = destinations
         self._note_parked = note_parked
+        self._mails = mails
+        self._batch = PARALLEL if mails else BATCH
         self._wake = asyncio.Event()
         self._log = structlog.get_logger("dispatcher")
 
@@ -67,18 +87,18 @@ class Dispatcher:
     async def dispatch_due(self) -> bool:
         """Deliver one batch; True where it was full, so that more may be due."""
         async with self._database.transaction() as session:
-            claimed = await store.claim(session, limit=BATCH)
+            claimed = await store.claim(session, limit=self._batch, mails=self._mails)
         if not claimed:
             return False
         await failpoint("outbox.claimed", *{message.case_id for message in claimed})
-        groups: dict[tuple[UUID, str], list[Claimed]] = defaultdict(list)
+        groups: dict[tuple[UUID, str, int], list[Claimed]] = defaultdict(list)
         for message in claimed:
-            groups[message.case_id, message.destination].append(message)
+            groups[message.case_id, message.destination, message.id if self._mails else 0].append(message)
         slots = asyncio.Semaphore(PARALLEL)
         async with asyncio.TaskGroup() as tasks:
             for group in groups.values():
                 tasks.create_task(self._dispatch(group, slots))
-        return len(claimed) == BATCH
+        return len(claimed) == self._batch
 
     async def _dispatch(self, group: list[Claimed], slots: asyncio.Semaphore) -> None:
         async with slots:
@@ -89,7 +109,13 @@ class Dispatcher:
             await self._destinations[group[0].destination](group)
         except DestinationAway as fault:
             async with self._database.transaction() as session:
-                await store.postpone(session, group, delay=AWAY, error=str(fault), counts=False)
+                await store.postpone(session, group, delay=fault.delay, error=str(fault), counts=False)
+            return
+        except SomebodyElseHasIt:
+            return
+        except NeverAgain as fault:
+            for message in group:
+                await self._park(message, str(fault))
             return
         except Exception as fault:  # noqa: BLE001 - whatever is wrong with a message must not stop the others
             if len(group) > 1:  # which one it is shows when each goes alone
@@ -109,6 +135,9 @@ class Dispatcher:
             async with self._database.transaction() as session:
                 await store.postpone(session, [message], delay=delay, error=error, counts=True)
             return
+        await self._park(message, error)
+
+    async def _park(self, message: Claimed, error: str) -> None:
         async with self._database.transaction() as session:
             await store.park(session, message, error=error)
         try:

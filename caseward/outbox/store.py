@@ -1,4 +1,4 @@
-"""The outbox's rows: put, claim, mark, postpone, park."""
+"""The outbox's rows: put, claim, begin, mark, postpone, park."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from caseward.db.tables import Case, Message, Operation
 CHANNEL = "caseward_outbox"  # a trigger notifies it for every new message
 TO_TEMPORAL = "temporal"
 TO_CALLBACKS = "callbacks"  # to whoever can read a partner's stored answer: the body of the step's activity
+TO_MAIL = "mail"  # to a person, by SMTP
 # Longer than a delivery may take, so that nobody else takes it meanwhile; a dispatcher that died is replaced after it.
 CLAIM = timedelta(seconds=10)
 
@@ -30,6 +31,8 @@ class Claimed:
     tries: int
     again: bool = False
     """Somebody tried before, and may have delivered it without being able to write that down."""
+    begun: bool = False
+    """Of a mail: somebody began to send it, and nobody wrote down what became of that."""
 
 
 def put(
@@ -47,7 +50,12 @@ def put(
 # Made once, because making them takes longer than running them.
 _DUE = (
     select(Message.id)
-    .where(Message.dispatched_at.is_(None), ~Message.parked, Message.next_at <= func.clock_timestamp())
+    .where(
+        Message.dispatched_at.is_(None),
+        ~Message.parked,
+        Message.next_at <= func.clock_timestamp(),
+        (Message.destination == TO_MAIL) == bindparam("mails"),
+    )
     .order_by(Message.next_at, Message.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
@@ -64,6 +72,7 @@ _CLAIM = (
         Message.payload,
         Message.tries,
         or_(Message.tries > 1, Message.error.is_not(None)),
+        Message.begun_at.is_not(None),
     )
     .execution_options(synchronize_session=False)
 )
@@ -88,15 +97,45 @@ _OPERATIONS_DISPATCHED = (
 _MESSAGES_DISPATCHED = (
     update(Message)
     .where(Message.id.in_(bindparam("messages", expanding=True)))
-    .values(dispatched_at=func.clock_timestamp(), error=None)
+    .values(dispatched_at=func.clock_timestamp(), error=None, parked=False)
     .execution_options(synchronize_session=False)
 )
 
 
-async def claim(session: AsyncSession, *, limit: int) -> list[Claimed]:
-    """Take what is due and nobody else's, oldest first. Its next try counts from now, should we die."""
-    rows = await session.execute(_CLAIM, {"most": limit})
+async def claim(session: AsyncSession, *, limit: int, mails: bool = False) -> list[Claimed]:
+    """Take what is due and nobody else's, oldest first: mails, or all else. Should we die, it is due again later."""
+    rows = await session.execute(_CLAIM, {"most": limit, "mails": mails})
     return sorted((Claimed(*row) for row in rows), key=lambda message: message.id)
+
+
+async def begin(session: AsyncSession, message: Claimed) -> bool:
+    """Write down that a mail may go out from now on; False where another dispatcher has it by now.
+
+    The claim begins anew, so that nobody finds it before this attempt has ended.
+    """
+    row = await session.execute(
+        update(Message)
+        .where(
+            Message.id == message.id,
+            Message.begun_at.is_(None),
+            Message.dispatched_at.is_(None),
+            ~Message.parked,
+        )
+        .values(begun_at=func.clock_timestamp(), next_at=func.clock_timestamp() + CLAIM)
+        .returning(Message.id)
+        .execution_options(synchronize_session=False)
+    )
+    return row.first() is not None
+
+
+async def not_sent(session: AsyncSession, message: Claimed) -> None:
+    """Take that back: the mail certainly did not go out."""
+    await session.execute(
+        update(Message)
+        .where(Message.id == message.id, Message.dispatched_at.is_(None))
+        .values(begun_at=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def mark_dispatched(session: AsyncSession, messages: Sequence[Claimed]) -> None:

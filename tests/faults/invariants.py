@@ -20,6 +20,7 @@ from caseward.cases.timeline import first_break
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Attempt, Case, Effect, Entry, Message, Operation, Pause, ProposalAnswer
 from caseward.messages import workflow_id
+from caseward.outbox.store import TO_MAIL
 from caseward.process import Catalogue
 from caseward.situation import FINISHED
 from processes import CATALOGUE
@@ -30,6 +31,8 @@ Json = dict[str, Any]
 # By how much an instant may have passed before it counts as forgotten: workers restart, and the machine is busy.
 SLACK = timedelta(seconds=60)
 AT_ONCE = 8  # questions to Temporal side by side
+
+MAIL = ":mail:"  # stands in the keys of the engine's own mails
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Record:
     effects: dict[str, Effect]
     attempts: dict[tuple[str, int], Attempt]
     messages: list[Message]
+    mailed: Counter[str]
+    """How often each mail of the engine's reached the mail server, by its key."""
     entries: dict[UUID, list[Entry]]
     pauses: dict[str, Pause]
     done: Counter[str]
@@ -88,7 +93,7 @@ async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None
         entries: dict[UUID, list[Entry]] = defaultdict(list)
         for entry in await rows(Entry, Entry.case_id, Entry.number, case_id=Entry.case_id):
             entries[entry.case_id].append(entry)
-        keys = (entry["key"] for entry in ledger)
+        keys = [entry["key"] for entry in ledger if MAIL not in entry["key"]]
         return Record(
             now=await database_now(session),
             cases={row.id: row for row in await rows(Case, Case.id, case_id=Case.id)},
@@ -96,6 +101,7 @@ async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None
             effects=effects,
             attempts={(row.effect_key, row.number): row for row in attempts},
             messages=await rows(Message, Message.id, case_id=Message.case_id),
+            mailed=Counter(entry["key"] for entry in ledger if MAIL in entry["key"]),
             entries=entries,
             pauses={row.key: row for row in await session.scalars(select(Pause))},
             confirmed=Counter(
@@ -122,6 +128,7 @@ def of_record(record: Record, catalogue: Catalogue) -> list[str]:
         *_steps_wait_on_somebody(record),
         *_proposals_and_pauses_end(record),
         *_outbox_is_empty(record),
+        *_mails_go_out_once(record),
         *_timelines_are_whole(record),
         *out_of_order(record.entries, record.effects),
     ]
@@ -280,6 +287,18 @@ def _proposals_and_pauses_end(record: Record) -> Iterator[str]:
     for case in record.cases.values():
         if case.paused is not None and not case.paused.get("reason"):
             yield f"case {case.id}: it is paused without a reason"
+
+
+def _mails_go_out_once(record: Record) -> Iterator[str]:
+    for message in record.messages:
+        if message.destination != TO_MAIL:
+            continue
+        which = f"case {message.case_id}: mail {message.id}"
+        times = record.mailed[f"{message.case_id}{MAIL}{message.id}"]
+        if times > 1:
+            yield f"{which} went out {times} times"
+        if message.dispatched_at is not None and not times:
+            yield f"{which} counts as sent, and nobody got it"
 
 
 def _outbox_is_empty(record: Record) -> Iterator[str]:

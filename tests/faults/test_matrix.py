@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from caseward.failpoints import NAMES, NOBODY
 from tests.faults.company import PATIENCE, Company, Json
-from tests.faults.conftest import AT_ANY_MOMENT, NOBODY_DIES, OUTSIDE, Report
+from tests.faults.conftest import AT_ANY_MOMENT, MAIL_POINTS, NOBODY_DIES, OUTSIDE, Report
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.playbook import Playbook
 from tests.processes import PLAYBOOKS
@@ -26,7 +26,9 @@ COMMAND_POINTS = tuple(name for name in API_POINTS if name.startswith("command."
 # An approval has three effects: the ERP is idempotent, the bank can be asked, the mail is neither.
 TIMES = {"effect": (1, 2, 3)}
 WORKER_POINTS = tuple(
-    f"{name}:{nth}" for name in sorted(NAMES - set(API_POINTS)) for nth in TIMES.get(name.partition(".")[0], (1,))
+    f"{name}:{nth}"
+    for name in sorted(NAMES - MAIL_POINTS - set(API_POINTS))
+    for nth in TIMES.get(name.partition(".")[0], (1,))
 )
 WOKEN = "reconciler.woken"
 ROUNDS_OUTSIDE = 3

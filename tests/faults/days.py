@@ -62,6 +62,17 @@ class Take:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """Somebody takes the case in hand, or gives it back, whether they may or not."""
+
+    who: str
+    name: str
+
+    async def play(self, day: "CaseDay") -> None:
+        await day.ask(self.who, "claim", self.name)
+
+
+@dataclass(frozen=True)
 class Recover:
     """An override; of several steps that qualify it takes one."""
 

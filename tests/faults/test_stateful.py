@@ -22,6 +22,7 @@ from tests.faults.company import Company
 from tests.faults.days import (
     Answer,
     CasePlan,
+    Claim,
     DayPlan,
     Fault,
     Kill,
@@ -106,6 +107,7 @@ def moves(playbook: Playbook) -> st.SearchStrategy[Move]:
     )
     over = playbook.supersedes
     withdraw = st.just(Take(playbook.takes[over], over)) if over else recover
+    claim = st.builds(Claim, who=anyone, name=st.sampled_from(("claim", "claim", "unclaim")))
     return st.one_of(
         st.just(Onward()),
         st.just(Onward()),
@@ -116,6 +118,7 @@ def moves(playbook: Playbook) -> st.SearchStrategy[Move]:
         recover,
         recover,
         withdraw,
+        *([claim] if playbook.process.claimable else []),
         st.builds(Replay, who=st.sampled_from(("operator", *people)), which=st.integers(0, 12)),
         st.builds(Take, who=anyone, name=st.sampled_from(later)),
         st.builds(Answer, who=st.sampled_from((*confirmers, *people)), name=st.sampled_from(("confirm", "decline"))),

@@ -51,7 +51,10 @@ class Race:
 
     async def run(self) -> None:
         """Whoever comes too late is told so; that both are accepted means that a release was stopped or recalled."""
-        approved, rejected = await asyncio.gather(self.take("approve", 0), self.take("reject", 0.6))
+        if self.number % 3 == 0:
+            approved, rejected = await asyncio.gather(self.take("approve", 0.1), self.take("reject", 0.1))
+        else:  # the bank is at it when somebody thinks better of it
+            approved, rejected = await self.take("approve", 0), await self.take("reject", 0.3)
         assert approved or rejected
         now = await self.company.settled(self.case, "returned" if rejected else "released")
         ended = {"released": "release_funds", "returned": "return_funds"}[now["state"]]

@@ -381,13 +381,14 @@ class Catalogue(Mapping[str, Process]):
     """The processes that run here, by name; raises `DeclarationInvalid` with every fault it finds."""
 
     def __init__(self, processes: Iterable[Process], *, limits: Mapping[str, int] | None = None) -> None:
-        from caseward.faults import faults  # noqa: PLC0415 - they speak this module's language
+        from caseward.checking.explore import glance  # noqa: PLC0415 - they speak this module's language
+        from caseward.faults import faults  # noqa: PLC0415
 
         listed = tuple(processes)
         self.limits: Mapping[str, int] = dict(limits or {})
         """By partner: how many requests a second it takes from our bulk runs, all of them together."""
         doubled = [f"{name}: declared twice" for name, n in Counter(p.name for p in listed).items() if n > 1]
-        found = doubled + [fault for process in listed for fault in faults(process)]
+        found = doubled + [fault for process in listed for fault in faults(process) or map(str, glance(process))]
         partners = {step.partner for process in listed for step in process.steps.values()}
         found += [f"limits: no step has the partner {name}" for name in self.limits if name not in partners]
         found += [f"limits: {name} takes {limit} a second" for name, limit in self.limits.items() if limit < 1]

@@ -6,6 +6,7 @@ Heavy imports stand inside the commands: `caseward --help` should not wait for a
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -69,10 +70,10 @@ def check(
     save: Annotated[Path | None, typer.Option(help="Keep the declarations as they are now in this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the faults as JSON.")] = False,  # noqa: FBT002 - an option of the command
 ) -> None:
-    """Look for faults in the declarations of processes, and print each."""
+    """Walk a case to every situation that a declaration allows, and print what is wrong with the way to it."""
     from caseward.checking.compat import breaks  # noqa: PLC0415
     from caseward.checking.describe import describe  # noqa: PLC0415
-    from caseward.checking.explore import dead_ends  # noqa: PLC0415
+    from caseward.checking.explore import explore  # noqa: PLC0415
     from caseward.errors import DeclarationInvalid  # noqa: PLC0415
     from cli.revision import NotReadable, declarations_at  # noqa: PLC0415
 
@@ -98,14 +99,18 @@ def check(
     if wanted is not None and wanted not in known:
         _fail(f"There is no process {process}; there are {', '.join(CATALOGUE)}.", MISUSED)
     checked = [declared for name, declared in CATALOGUE.items() if wanted in (None, name)]
-    found += [fault for declared in checked for fault in dead_ends(declared)]
+    explored = {declared.name: explore(declared) for declared in checked}
+    found += [str(finding) for each in explored.values() for finding in each.findings]
     if save is not None:
         save.write_text(json.dumps(now, indent=1, sort_keys=True) + "\n")
-    if as_json or found:
-        _print_faults(found, as_json=as_json)
+    if as_json:
+        print(json.dumps({"faults": found, "explored": {name: asdict(each) for name, each in explored.items()}}))
     else:
+        _print_faults(found, as_json=False)
         for declared in checked:
-            print(f"{declared.name}: sound ({_size(declared)})")
+            walked = explored[declared.name]
+            verdict = f"{len(walked.findings)} found" if walked.findings else "sound"
+            print(f"{declared.name}: {verdict} ({_size(declared)}; {walked.counts})")
     if found:
         raise typer.Exit(WRONG)
 

@@ -7,15 +7,18 @@ from partners import Partners
 from processes.booking import (
     AUTHORISE,
     CAPTURE,
+    CONFIRM,
     HOLD_CAR,
     HOLD_LASTS,
     HOLD_ROOM,
+    NEW_DAYS,
     REFUND,
     VOUCHER,
     Authorised,
     Booking,
     Captured,
     Held,
+    Mailed,
     Refunded,
     Voucher,
     refundable,
@@ -34,6 +37,7 @@ class BookingSteps:
         self.car_rental = partners.car_rental
         self.bank = partners.bank
         self.vouchers = partners.vouchers
+        self.mail = partners.mail
 
     @effect(HOLD_ROOM)
     async def hold_room(self, call: Call[Booking]) -> Held:
@@ -106,6 +110,16 @@ class BookingSteps:
         """It is good for nothing any more."""
         await call.send(self.vouchers.withdraw, voucher=issued.voucher)
 
+    @effect(CONFIRM)
+    async def send_confirmation(self, call: Call[Booking]) -> Mailed:
+        """What is booked, and with what to show it."""
+        return Mailed(message_id=(await call.send(self.mail.send, **_letter(call, "booking_confirmed"))).message_id)
+
+    @effect(NEW_DAYS)
+    async def send_new_days(self, call: Call[Booking]) -> Mailed:
+        """That the old voucher is no longer valid, too."""
+        return Mailed(message_id=(await call.send(self.mail.send, **_letter(call, "booking_rescheduled"))).message_id)
+
     @effect(REFUND)
     async def refund_by_notice(self, call: Call[Booking]) -> Refunded | NotNeeded:
         """As much as the terms say for the notice given."""
@@ -125,6 +139,21 @@ def _money(call: Call[Booking], minor_units: int) -> dict[str, Any]:
         "currency": call.subject.deposit.currency,
         "reference": call.business_key,
     }
+
+
+def _letter(call: Call[Booking], template: str) -> dict[str, Any]:
+    """To the guest, with what every letter about a booking names."""
+    booking, voucher = call.subject, call.standing(VOUCHER)
+    values = {
+        "booking": call.business_key,
+        "guest": booking.guest.name,
+        "room": booking.room,
+        "car": booking.car,
+        "arrival": booking.arrival.isoformat(),
+        "departure": booking.departure.isoformat(),
+        "voucher": voucher.voucher if voucher else None,
+    }
+    return {"to": [booking.guest.email], "template": template, "values": values}
 
 
 def _days(call: Call[Booking]) -> dict[str, str]:

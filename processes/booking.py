@@ -7,6 +7,7 @@ from pydantic import ConfigDict, EmailStr, Field, model_validator
 
 from caseward.process import (
     IMPOSSIBLE,
+    NONE_NEEDED,
     SENIOR_OPERATOR,
     UNDO,
     Deadline,
@@ -118,6 +119,12 @@ class Voucher(Strict):
     voucher: str
 
 
+class Mailed(Strict):
+    """The mail's id."""
+
+    message_id: str
+
+
 class Refunded(Strict):
     """The bank's number of what we gave back, and how much that was."""
 
@@ -172,6 +179,15 @@ VOUCHER = Step(
     undo="Withdraw the voucher",
     answer_within=SOON,
 )
+
+
+def mail(name: str, title: str) -> Step[Mailed]:
+    """The booking holds without it: a mail that nobody can send, or tell whether it went out, is left out."""
+    return Step(name, title, partner="mail", result=Mailed, undo=NONE_NEEDED, exhausted="proceed")
+
+
+CONFIRM = mail("send_confirmation", "Mail the guest")
+NEW_DAYS = mail("send_new_days", "Mail the guest the new days")
 REFUND = Step(
     "refund_deposit",
     "Refund what the terms allow",
@@ -230,7 +246,7 @@ BOOKING = Process(
             pending="booking",
             to="confirmed",
             roles=frozenset({AGENT}),
-            steps=(HOLD_ROOM, HOLD_CAR, AUTHORISE, CAPTURE, VOUCHER),
+            steps=(HOLD_ROOM, HOLD_CAR, AUTHORISE, CAPTURE, VOUCHER, CONFIRM),
         ),
         Transition(
             "reschedule",
@@ -239,7 +255,7 @@ BOOKING = Process(
             pending="rescheduling",
             to="confirmed",
             roles=frozenset({AGENT}),
-            steps=(HOLD_ROOM, HOLD_CAR, VOUCHER),
+            steps=(HOLD_ROOM, HOLD_CAR, VOUCHER, NEW_DAYS),
             undoes=(HOLD_ROOM, HOLD_CAR, VOUCHER),
             input=Days,
             revise=lambda booking, days: booking.model_copy(update=dict(days)),

@@ -313,6 +313,11 @@ async def reserve(
             await finish_retry(work, effect)
             work.touch()
             return answer(work, effect, call)
+        if _goes_on_without(effect, opened.step, settle_only=call.settle_only):
+            await _exhaust(work, effect, opened.step, "unknown", by_declaration=True)
+            await finish_retry(work, effect)
+            work.touch()
+            return answer(work, effect, call)
         return await _block_answer(work, effect, cause="unknown", owner=effect.recovery_owner)
     compensating = call.settle_only or call.direction == "undo"
     pause = holding(work, opened.holds, effect.key, compensating=compensating)
@@ -614,6 +619,9 @@ async def not_yet(  # noqa: C901 - one decision; its order is what has to be rea
             void_effect(work, effect)
             return
     can_learn = failed or offer.probe or offer.idempotent
+    if not can_learn and not settlement.cause and _goes_on_without(effect, step, settle_only=settle_only):
+        await _exhaust(work, effect, step, "unknown", by_declaration=True)
+        return
     if settlement.cause or not can_learn:
         owner = ENGINEERING if settlement.cause == "code_error" else effect.recovery_owner
         _block(work, effect, cause=settlement.cause or "unknown", owner=owner)
@@ -635,6 +643,12 @@ async def not_yet(  # noqa: C901 - one decision; its order is what has to be rea
         return
     cause = "exhausted" if transient else settlement.error_class or "exhausted"
     await _exhaust(work, effect, step, cause, by_declaration=not settle_only and effect.direction == "do")
+
+
+def _goes_on_without(effect: Effect, step: Step[Any] | None, *, settle_only: bool) -> bool:
+    """Whoever declares that the story does without it, and that nobody need take it back, need not know either."""
+    optional = step is not None and step.exhausted == "proceed" and step.undo is NONE_NEEDED
+    return optional and effect.direction == "do" and not settle_only
 
 
 async def _exhaust(

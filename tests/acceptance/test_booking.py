@@ -36,14 +36,18 @@ async def confirmed(company: Company) -> Json:
 
 
 async def happened(company: Company, case: Json) -> list[tuple[str, Json, Json]]:
-    """All that the partners did for this case, in order: the call, what was asked, what was answered."""
+    """All that the partners did for this case but mails, in order: the call, what was asked, what was answered."""
     keys = {
         step["effect_key"]
         for operation_id in await operations(company, case)
         for step in (await company.operator.operation(operation_id))["steps"]
     }
     done = await company.ledger()
-    return [(entry["call"], entry["request"], entry["answer"]) for entry in done if entry["key"] in keys]
+    return [
+        (entry["call"], entry["request"], entry["answer"])
+        for entry in done
+        if entry["key"] in keys and entry["partner"] != "mail"
+    ]
 
 
 async def operations(company: Company, case: Json) -> list[str]:
@@ -98,6 +102,26 @@ class TestTheBusiness:
         assert [entry["data"]["title"] for entry in called] == ["Hold the room"]
         assert await balance(company, case) == (FIRM, DEPOSIT)
         assert case["state_info"]["deadline_at"] == "2031-05-04T00:00:00Z"
+
+    async def test_the_guest_is_mailed_what_is_booked_once_each_time(self, company: Company):
+        case = await confirmed(company)
+        await company.take(PLAYBOOK, case, "reschedule")
+        await company.settled(case, "confirmed")
+        mails = [entry["request"] for entry in await company.ledger(partner="mail")]
+        first, second = [mail for mail in mails if case["business_key"] in mail["subject"]]
+        assert (first["to"], "2031-05-03" in first["text"]) == ([case["subject"]["guest"]["email"]], True)
+        assert NEW_DAYS["arrival"] in second["text"]
+        vouchers = [answer["voucher"] for call, _, answer in await happened(company, case) if call == "issue"]
+        assert [vouchers[0] in first["text"], vouchers[1] in second["text"]] == [True, True]
+
+    async def test_a_mail_that_nobody_can_tell_about_holds_no_booking_up(self, company: Company):
+        case = await company.opened(PLAYBOOK)
+        await company.fault(partner="mail", call="send", mode="lose_reply", times=1, match=case["business_key"])
+        asked = await company.take(PLAYBOOK, case, "request")
+        await company.settled(case, "confirmed")
+        steps = (await company.operator.operation(asked["operation_id"]))["steps"]
+        letter = next(step for step in steps if step["name"] == "send_confirmation")
+        assert (letter["state"], letter["outcome"]) == ("given_up", "unknown")
 
     async def test_new_days_are_held_before_the_old_ones_are_given_up(self, company: Company):
         case = await confirmed(company)

@@ -7,6 +7,8 @@ import pytest
 import pytest_asyncio
 
 from tests.faults.company import PATIENCE, Company
+from tests.faults.scenarios import step_states
+from tests.processes.booking import PLAYBOOK as BOOKING
 
 Json = dict[str, Any]
 GROUNDS = {"grounds": "Invoices for work that was never done"}
@@ -116,19 +118,21 @@ class TestOneThatCallsBack:
         assert await called_back(company, case) == []
 
     async def test_while_the_api_is_down_calls_again(self, company: Company):
-        case = await company.in_review()
-        await company.fault(partner="mail", call="send", mode="acknowledge", times=1, seconds=0.5)
-        approval = await company.approve(case)
-        key = f"{approval['operation_id']}:send_welcome"
-        await company.operator.until(case["case_id"], lambda now: now["condition"] == "waiting", within=PATIENCE)
+        case = await company.opened(BOOKING)
+        await company.fault(partner="vouchers", call="issue", mode="acknowledge", times=1, seconds=0.5)
+        asked = await company.take(BOOKING, case, "request")
+        key = f"{asked['operation_id']}:issue_voucher"
+        await company.operator.until(
+            case["case_id"], lambda now: step_states(now).get("issue_voucher") == "waiting", within=PATIENCE
+        )
         await company.stack.stop_service("api")
         async with asyncio.timeout(30):
             while not await company.ledger(key=key):  # it has done it, and nobody listens
                 await asyncio.sleep(0.05)
         await company.stack.start_service("api")
-        await company.settled(case, "active")
+        await company.settled(case, "confirmed")
         assert (await delivered(company, key))["attempts"] >= 1
-        assert len(await called_back(company, case)) == 1
+        assert len(await called_back(company, case)) == 2, "the hotel's, and this one"
 
     @pytest.mark.parametrize("point", ["callback.before_commit", "callback.after_commit"])
     async def test_and_kills_the_api_at_it_is_heard_once(self, company: Company, point: str):

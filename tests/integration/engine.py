@@ -148,7 +148,7 @@ def parcels(*steps: Step[Any], name: str = "parcel", **changes: Any) -> Process:
                 "abandoned",
                 "Abandoned",
                 "Nobody wants it.",
-                waiting_on="clerk",
+                waiting_on="chief",
                 deadline=Deadline(after=timedelta(days=30), then=Take("scrap")),
             ),
             State("cancelling", "Cancelling", "We are calling it back."),

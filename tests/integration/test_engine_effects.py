@@ -12,6 +12,7 @@ from caseward.process import Retry
 from tests.integration.engine import (
     AT_ONCE,
     CHIEF,
+    NO_UNDO_NEEDED,
     OPERATOR,
     SENIOR,
     SETTLING,
@@ -355,6 +356,27 @@ class TestFailed:
         assert (await case.effect("decorate")).decision == "given_up"
         assert (await case.finish()).state == "finished"
         assert (await case.row()).state == "shipped"
+
+    @pytest.mark.parametrize("undo", [NO_UNDO_NEEDED, None])
+    async def test_nobody_need_know_what_a_mail_that_the_story_does_without_came_to(self, database, undo):
+        letter = step("decorate", partner="stubborn", exhausted="proceed", undo=undo)
+        case = await shipping(database, step("book"), letter)
+        await case.run("book")
+        case.desk.partner.next(LostReply())
+        answer, effect = await case.run("decorate"), await case.effect("decorate")
+        # What somebody may have to take back is another matter: that its owner has to find out.
+        expected = ("settled", "given_up") if undo is NO_UNDO_NEEDED else ("blocked", None)
+        assert (answer.state, effect.decision, effect.outcome) == (*expected, "unknown")
+        assert len(case.desk.partner.sent) == 2, "nothing is sent again blindly"
+
+    async def test_nor_what_one_came_to_whose_worker_died(self, database):
+        letter = step("decorate", partner="stubborn", exhausted="proceed", undo=NO_UNDO_NEEDED)
+        case = await shipping(database, step("book"), letter)
+        await case.run("book")
+        await case.begin("decorate")  # and its worker is killed
+        await case.time_passes(LONG)
+        answer, effect = await case.run("decorate"), await case.effect("decorate")
+        assert (answer.state, effect.decision, effect.outcome) == ("settled", "given_up", "unknown")
 
     @pytest.mark.parametrize("by", ["undo in flight", "undo", "force_cancel"])
     async def test_what_was_given_up_unknown_is_found_out_when_it_is_to_be_taken_back(self, database, by):

@@ -55,6 +55,8 @@ RESULTS: dict[str, dict[str, Any]] = {
     "authorise_deposit": {"authorisation": "AU-1"},
     "capture_deposit": {"capture": "CA-1"},
     "issue_voucher": {"voucher": "VC-1"},
+    "send_confirmation": {"message_id": "M-1"},
+    "send_new_days": {"message_id": "M-2"},
     "validate_document": {"accepted": True, "pages": 1},
     "reserve_number": {"number": "CA-1"},
     "enter_in_register": {"entry": "RE-1"},

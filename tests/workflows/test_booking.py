@@ -22,7 +22,13 @@ class TestStories:
         for gate in gates:
             gate.set()
         await booking.until_asked("finish")
-        assert booking.asked[2:] == ["authorise_deposit", "capture_deposit", "issue_voucher", "finish"]
+        assert booking.asked[2:] == [
+            "authorise_deposit",
+            "capture_deposit",
+            "issue_voucher",
+            "send_confirmation",
+            "finish",
+        ]
 
     async def test_a_reschedule_has_the_new_days_before_it_gives_up_the_old_ones(self, booking: Engine):
         booking.answers("take back", booking.took_back("issue_voucher", "hold_car", "hold_room"))
@@ -35,6 +41,7 @@ class TestStories:
             "issue_voucher:undo",
             "hold_car:undo",
             "hold_room:undo",
+            "send_new_days",
             "finish",
         ]
         told = next(call for call in booking.calls if getattr(call, "steps", None))

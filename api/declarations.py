@@ -49,6 +49,8 @@ class ConfirmationDeclaration(Document):
     roles: list[str]
     expires_after_seconds: float
     proposer_counts: bool
+    groups: list[str]
+    """Roles, each of which must be among those in which people confirm."""
     when: str | None
     """Of which cases, in words; None where of all."""
 
@@ -188,6 +190,7 @@ def _confirmation(declared: Confirmation | None) -> ConfirmationDeclaration | No
         roles=sorted(declared.roles),
         expires_after_seconds=declared.expires.total_seconds(),
         proposer_counts=declared.proposer_counts,
+        groups=sorted(declared.groups),
         when=declared.when.words if declared.when else None,
     )
 

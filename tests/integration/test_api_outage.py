@@ -32,6 +32,7 @@ class TestPostgresAway:
                 await office.requester.take(case, "submit"),
                 await office.requester.get(f"/v1/cases/{case['case_id']}"),
                 await office.requester.get("/v1/cases"),
+                await office.requester.get("/v1/me"),
                 await office.requester.get(f"/v1/cases/{case['case_id']}/stream"),
                 await office.bearing(None).get("/health/ready"),
             ):
@@ -41,7 +42,7 @@ class TestPostgresAway:
                 for word in ("psycopg", "127.0.0.1", "postgres", "sqlalchemy"):
                     assert word not in answer.text
             assert (await office.bearing(None).get("/health/live")).status_code == 200
-            assert (await office.requester.get("/v1/me")).status_code == 200
+            assert (await office.requester.get("/v1/processes")).status_code == 200
         finally:
             await office.stack.start_service("postgres")
         assert (await office.requester.open(business_key, key=key)).status_code == 201
@@ -160,7 +161,11 @@ class TestCommandLine:
         made = self.caseward(server, "token", "--actor", "ada", "--role", "operator", "--role", "auditor")
         assert made.returncode == 0, made.stderr
         person = Person(server.stack.settings.api_url, f"Bearer {made.stdout.strip()}")
-        assert (await person.get("/v1/me")).json() == {"id": "ada", "roles": ["auditor", "operator"]}
+        assert (await person.get("/v1/me")).json() == {
+            "id": "ada",
+            "roles": ["auditor", "operator"],
+            "stands_in": {},
+        }
         await person.http.aclose()
 
     @pytest.mark.parametrize(

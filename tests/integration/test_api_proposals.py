@@ -80,6 +80,8 @@ class TestAProposal:
             "roles": ["vendor_lead"],
             "expires_after_seconds": 86400.0,
             "proposer_counts": False,
+            "groups": [],
+            "when": None,
         }
 
 

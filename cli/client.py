@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -88,6 +88,16 @@ class Client:
                 read(response)
             async for part in response.aiter_bytes():
                 yield part
+
+    async def events(self, href: str, *, after: int) -> AsyncGenerator[httpx2.ServerSentEvent]:
+        """Server-sent events since the last one known, until the server ends them. Raises Refused."""
+        headers = {"Last-Event-ID": str(after), "Accept": "text/event-stream"}
+        async with self._http.stream("GET", href, headers=headers) as response:
+            if not response.is_success:
+                await response.aread()
+                read(response)
+            async for event in httpx2.EventSource(response):
+                yield event
 
     async def case(self, case_id: str) -> Json:
         """The case document."""

@@ -1,4 +1,5 @@
-"""The `caseward` command. Exit codes: 0 done, 1 something is wrong, 2 called wrongly, 3 not set up here.
+"""The `caseward` command. Exit codes: see cli/exits.py; where a command speaks to no API, 1 is "something is wrong"
+and 3 "not set up here".
 
 Heavy imports stand inside the commands: `caseward --help` should not wait for a catalogue it doesn't read.
 """
@@ -13,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from cli.acting import acting
+from cli.bulk import bulk
+from cli.cases import case
+from cli.exits import WORDS
+from cli.outbox import outbox
+from cli.pauses import pauses
+from cli.processes import process
 from cli.timeline import timeline
+from cli.work import work
 
 if TYPE_CHECKING:
     from caseward.process import Process
@@ -24,11 +33,17 @@ NAME = "caseward"
 cli = typer.Typer(
     name=NAME,
     help="Caseward, from a terminal.",
+    epilog=WORDS,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # it would print the locals, secrets among them
 )
 
+for unnamed in (work, acting, pauses):  # their commands stand beside ours
+    cli.add_typer(unnamed)
+cli.add_typer(case, name="case")
+cli.add_typer(bulk, name="bulk")
+cli.add_typer(process, name="process")
+cli.add_typer(outbox, name="outbox")
 cli.add_typer(timeline, name="timeline")
 
 

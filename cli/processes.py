@@ -43,6 +43,18 @@ def show(name: Annotated[str, typer.Argument(metavar="PROCESS")], *, as_json: As
     ask(look, as_json=as_json)
 
 
+@process.command()
+def schema(
+    name: Annotated[str, typer.Argument(metavar="SCHEMA", help="PROCESS.TRANSITION, PROCESS.STEP.result, ...")],
+) -> None:
+    """What an input, a subject or a result has to look like, as a JSON Schema."""
+
+    async def look(client: "Client") -> None:
+        document(await client.get(f"/v1/schemas/{name}"))
+
+    ask(look)
+
+
 def _show(found: Json) -> None:
     lines(f"{found['title']} ({found['name']}), owned by {words(found['owner'])}", style="bold")
     lines("")

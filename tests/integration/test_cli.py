@@ -252,6 +252,8 @@ async def test_processes_are_listed_and_shown(operator: Terminal):
     shown = (await operator.run("process", "show", "vendor-onboarding")).stdout
     assert {"open_payee", "in_review", "approve"} <= set(shown.split())
     assert (await operator.run("process", "show", "no-such")).exit_code == 4
+    schema = json.loads((await operator.run("process", "schema", "vendor_onboarding.open_payee.result")).stdout)
+    assert "payee_id" in schema["properties"]
 
 
 async def test_watching_ends_when_it_is_so_or_the_time_is_over(office: Office, operator: Terminal):

@@ -1,12 +1,13 @@
-"""What the CLI shows: content from outside is text, ids stay whole, and the next command means what it says."""
+"""What the CLI shows: content from outside is text, ids stay whole, the next command means what it says, bars move."""
 
 import io
 
 import pytest
 from rich.console import Console
 
+from cli import bulk
 from cli.acting import merged
-from cli.exits import AWAY, MISUSED, NOT_FOUND, NOT_SIGNED_IN, REFUSED, exit_code
+from cli.exits import AWAY, BLOCKED, DONE, MISUSED, NOT_FOUND, NOT_SIGNED_IN, REFUSED, UNFINISHED, exit_code
 from cli.show import cell, lines, plain, table, whole
 from cli.work import next_command, reference
 
@@ -46,7 +47,8 @@ class TestContentFromOutside:
 class TestAt80Columns:
     def test_ids_stay_whole_and_the_rest_gives_way(self):
         on = screen()
-        table(("Case", "Why"), [(CASE_ID, "because of this and that " * 10)], ids=("Case",), to=on)
+        why = "because of this and that " * 5
+        table(("Case", "Why", "And"), [(CASE_ID, why, why)], ids=("Case",), to=on)
         told = drawn(on)
         assert CASE_ID in told
         assert max(len(line) for line in told.splitlines()) <= 80
@@ -144,3 +146,54 @@ class TestInput:
 )
 def test_every_refusal_has_its_exit_code(status, code):
     assert exit_code(status) == code
+
+
+class Telling:
+    """An API that tells of a bulk run, one document after the other."""
+
+    def __init__(self, *runs):
+        self.runs = list(runs)
+
+    async def get(self, href):
+        return self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]
+
+
+def run(state, **counts):
+    return {
+        "bulk_id": CASE_ID,
+        "state": state,
+        "sentence": "[red]As it says.",
+        "override": "retry",
+        "total": sum(counts.values()),
+        "counts": counts,
+        "stopped_because": None,
+    }
+
+
+class TestFollowingABulkRun:
+    @pytest.fixture(autouse=True)
+    def on(self, monkeypatch):
+        on = screen()
+        monkeypatch.setattr(bulk, "console", lambda **_: on)
+        return on
+
+    async def test_moves_a_bar_until_every_case_has_its_outcome(self, on, capsys):
+        api = Telling(run("ramping", repaired=1, sent=2), run("completed", repaired=3))
+        assert await bulk._follow(api, run("canary", frozen=3), None, as_json=False) == DONE
+        assert "0/3" in drawn(on)
+        assert "3/3" in drawn(on)
+        assert "[red]As it says." in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("now", "code"),
+        [
+            (run("completed", repaired=2, blocked_again=1), BLOCKED),
+            (run("stopped", repaired=2, left=1), BLOCKED),
+            (run("completed", repaired=2, proposed=1), UNFINISHED),
+            (run("looking", repaired=2, frozen=1), UNFINISHED),
+            (run("ramping", repaired=2, sent=1), UNFINISHED),
+            (run("completed", repaired=2, moved=1), DONE),
+        ],
+    )
+    async def test_ends_as_the_run_does(self, now, code):
+        assert await bulk._follow(Telling(now), now, 0.1, as_json=False) == code

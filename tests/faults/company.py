@@ -168,10 +168,14 @@ class Company:
             )
 
     async def ledger(self, **wanted: str | int) -> list[Json]:
-        """What the partners did, and then what offices of our own did: theirs are the object store's receipts."""
+        """What the partners did, and then what offices of our own did: theirs are the object store's receipts.
+
+        Those have no number, so that `after` leaves none of them out.
+        """
         outside = (await self.sandbox.get("/_control/ledger", params=wanted)).raise_for_status().json()
         inside = await Objects.connect(self.settings.documents_url).receipts()
-        return [*outside, *(each for each in inside if wanted.get("key") in {None, each["key"]})]
+        asked = {name: value for name, value in wanted.items() if name != "after"}.items()
+        return [*outside, *(each for each in inside if all(each[name] == value for name, value in asked))]
 
     async def fault(self, **fault: Any) -> None:
         (await self.sandbox.post("/_control/faults", json=fault)).raise_for_status()

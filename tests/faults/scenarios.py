@@ -281,8 +281,10 @@ def _transitions(playbook: Playbook) -> Iterator[Scenario]:
         elif transition.source - playbook.process.pending_states:
             yield Scenario(name, before.at(playbook.start(name)), take(playbook, name), ends)
     main = playbook.transition(playbook.main)
-    if playbook.partner_of(playbook.middle) in playbook.answers_later:
-        later = before.before_main(playbook.middle, "callback_twice", seconds=1.0)
+    steps = (playbook.middle, *(step.name for step in main.steps))
+    called_back = next((step for step in steps if playbook.partner_of(step) in playbook.answers_later), None)
+    if called_back is not None:
+        later = before.before_main(called_back, "callback_twice", seconds=1.0)
         yield Scenario("callback, twice", later, take(playbook, main.name), playbook.ends(main.name))
     if playbook.supersedes is not None:
         over = playbook.transition(playbook.supersedes)

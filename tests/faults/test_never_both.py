@@ -9,16 +9,25 @@ import pytest
 from caseward.failpoints import NAMES
 from cli.client import Refused
 from tests.faults.company import PATIENCE, Company, Json
+from tests.faults.conftest import MAIL_POINTS
 from tests.faults.test_matrix import Trap, until_caught
 from tests.processes.payment_review import PLAYBOOK, payment
 
 AT_ONCE = 6
 TOO_LATE = {"claimed_by_other", "operation_in_flight", "wrong_state"}
-# Only what runs over many cases, or finds one that was lost, comes by these.
-ELSEWHERE = {"bulk.before_commit", "bulk.sent", "reconciler.woken"}
+# Only what runs over many cases, finds one that was lost, or mails on the engine's own behalf comes by these.
+ELSEWHERE = {"bulk.before_commit", "bulk.sent", "reconciler.woken"} | MAIL_POINTS
 BY_API = ("command.", "callback.")
 POINTS = [*sorted(NAMES - ELSEWHERE), "effect.reserved:2", "effect.acted:2", "effect.settled:2"]
 WHEN_RECALLED = ["effect.reserved", "effect.acted", "effect.settled", "operation.before_finish"]
+# A decision whose reviewer got no answer, and transfers of which nobody knows: the first, the second, the recalled one.
+SAMPLE = {"command.after_commit", "effect.acted", "effect.acted:2"}
+SAMPLE_WHEN_RECALLED = {"effect.acted"}
+
+
+def marked(points: list[str], sample: set[str]) -> list:
+    assert sample <= set(points), sample - set(points)
+    return [pytest.param(point, marks=() if point in sample else pytest.mark.full) for point in points]
 
 
 async def transfers(company: Company, case: Json) -> list[str]:
@@ -87,7 +96,7 @@ async def killed(company: Company, point: str, folder: Path, work, caught_in: in
     assert caught, f"nothing came by {point}"
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", marked(POINTS, SAMPLE))
 async def test_approve_against_reject(company: Company, point: str, seed: int, report, tmp_path):
     chance = random.Random(f"{seed} {point}")
     races = [Race(company, chance, number) for number in range(AT_ONCE)]
@@ -96,7 +105,7 @@ async def test_approve_against_reject(company: Company, point: str, seed: int, r
     await report.of_cases(point, company, [race.case["case_id"] for race in races])
 
 
-@pytest.mark.parametrize("point", WHEN_RECALLED)
+@pytest.mark.parametrize("point", marked(WHEN_RECALLED, SAMPLE_WHEN_RECALLED))
 async def test_a_disputed_release_is_recalled_before_it_is_returned(company: Company, point: str, report, tmp_path):
     """Also the one that nobody had looked at."""
 

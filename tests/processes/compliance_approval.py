@@ -65,4 +65,5 @@ PLAYBOOK = Playbook(
     last="send_certificate",
     supersedes="withdraw",
     confirmer="risk",
+    never_at=frozenset({"callback.before_commit", "callback.after_commit"}),  # its partners answer at once
 )

@@ -19,13 +19,15 @@ def money_is_out_once(ledger: Sequence[Json]) -> Iterator[tuple[str, str]]:
     """Never both released and returned, nor either of them twice: a transfer is recalled before the next one."""
     out: dict[str, str] = {}
     of: dict[str, str] = {}
-    for done in sorted(ledger, key=lambda done: done["number"]):
-        if done["call"] in {"release_funds", "return_funds"}:
+    # Only what a partner outside did has a number, and offices of our own move no money.
+    moved = [done for done in ledger if done["call"] in {"release_funds", "return_funds", "recall"}]
+    for done in sorted(moved, key=lambda done: done["number"]):
+        if done["call"] != "recall":
             payment, transfer = done["request"]["payment"], done["answer"]["transfer"]
             if payment in out:
                 yield done["key"], f"{done['call']} of {payment} while {out[payment]} was out"
             out[payment], of[transfer] = f"{done['call']} {done['key']}", payment
-        elif done["call"] == "recall":
+        else:
             out.pop(of.get(done["request"]["transfer"], ""), None)
 
 

@@ -402,7 +402,9 @@ def _escalated(now: Situation, current: Condition) -> Condition:
         return current
     title = now.process.role_title(now.escalated_to)
     return replace(
-        current, sentence=f"{current.sentence} It takes too long: a {title.lower()} looks.", waiting_on=now.escalated_to
+        current,
+        sentence=f"{current.sentence} It takes too long: {_a(title.lower())} looks.",
+        waiting_on=now.escalated_to,
     )
 
 
@@ -448,12 +450,16 @@ def _at_rest(now: Situation) -> Condition:
     title = now.process.role_title(waiting_on)
     return Condition(
         name="waiting",
-        sentence=f"Waiting for a {title.lower()}.",
+        sentence=f"Waiting for {_a(title.lower())}.",
         since=now.state_since,
         waiting_on=waiting_on,
         recovery_owner=waiting_on,
         deadline_at=now.deadline_at,
     )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _undoing(now: Situation, operation: OperationView, unsettled: list[EffectView]) -> Condition:

@@ -41,5 +41,8 @@ async def test_the_demo_plays_its_day_and_stops_on_ctrl_c(settings_for, tmp_path
     assert re.search(r"marks screen_sanctions as done: operation \S+ is proposed", day)
     assert "booking waiting The partner hotel took the request and has not finished: Hold the room." in said
     assert "no_show done Nobody owes anything." in said
+    assert said.count("released done Nobody owes anything.") == 3
+    assert "returned done Nobody owes anything." in said
+    assert "revoked done Nobody owes anything." in said
     for process in CATALOGUE.values():
         assert f"--- {process.title} ---" in day

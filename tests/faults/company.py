@@ -133,6 +133,7 @@ class Company:
     async def settled(self, case: Json, state: str) -> Json:
         """Wait until the case is in `state` with nothing in flight; decide where a partner must be asked."""
         give_up_at = time.monotonic() + PATIENCE.total_seconds()
+        now = case
         while time.monotonic() < give_up_at:
             now = await self.operator.until(
                 case["case_id"],
@@ -142,7 +143,7 @@ class Company:
             if now["condition"] != "blocked":
                 return now
             await self.decide(now)
-        message = f"case {case['case_id']} never came to {state}"
+        message = f"case {case['case_id']} never came to {state}: {now['condition_info']} in {now['operation']}"
         raise TimeoutError(message)
 
     async def decide(self, blocked: Json) -> None:

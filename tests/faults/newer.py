@@ -9,7 +9,7 @@ from pathlib import Path
 from dev.service import ROOT
 from processes import CATALOGUE
 
-CODE = ("caseward", "processes", "workflows", "activities", "partners", "api", "cli", "dev")
+CODE = ("caseward", "processes", "workflows", "activities", "partners", "mails", "api", "cli", "dev")
 FILES = ("worker.py", "settings.py", "requirements.lock")
 STEP, TRANSITION, MARK = "noted_anew", "set_aside", " (newer)"
 

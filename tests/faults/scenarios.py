@@ -86,7 +86,8 @@ class Before:
     def about_to_try_again(self) -> Arrange:
         """The partner answers with a fault of its own: nothing is under way, a timer is what comes next."""
         step = self.playbook.middle
-        return self.under_main(step, "error", lambda now: step_states(now).get(step) == "retrying", times=2)
+        # Four attempts fail within 8 s, so that whoever acts on it has that long.
+        return self.under_main(step, "error", lambda now: step_states(now).get(step) == "retrying", times=4)
 
     def held_up(self) -> Arrange:
         """An operator paused the case while one step was at its partner, so that the next partner hears nothing."""

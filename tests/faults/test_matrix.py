@@ -71,8 +71,11 @@ class Column:
         self.acts: dict[Scenario, asyncio.Task[Json]] = {}
 
     async def arrange(self) -> None:
-        made = await asyncio.gather(*(scenario.arrange(self.company) for scenario in self.scenarios))
-        self.before = dict(zip(self.scenarios, made, strict=True))
+        # What tries again by itself comes last: it would be done before a slow machine has the others ready.
+        for astray in (False, True):
+            those = [scenario for scenario in self.scenarios if scenario.astray is astray]
+            made = await asyncio.gather(*(scenario.arrange(self.company) for scenario in those))
+            self.before |= zip(those, made, strict=True)
 
     def act(self) -> None:
         """Give every command; whoever sends it insists until it is answered."""

@@ -20,6 +20,7 @@ from caseward.cases import breaker
 from caseward.cases.effects import LeaseHeld
 from caseward.db.session import Database
 from caseward.errors import ActionNotAllowed, InputInvalid
+from caseward.outbox.store import TO_MAIL
 from caseward.process import Catalogue
 from tests.faults import invariants
 from tests.integration.engine import (
@@ -221,7 +222,9 @@ def blamed_on(race: Race) -> Iterator[None]:
 async def record_of(database: Database, races: list[Race]) -> invariants.Record:
     cases = {race.case.id for race in races}
     async with database.transaction() as session:
-        told = "UPDATE outbox_messages SET dispatched_at = now() WHERE case_id = ANY(:cases)"
-        await session.execute(text(told), {"cases": list(cases)})
-    ledger = [{"key": key} for race in races for key in race.desk.partner.happened]
+        # No dispatcher works here: all counts as delivered, and of a mail the mail server knows then.
+        told = "UPDATE outbox_messages SET dispatched_at = now() WHERE case_id = ANY(:cases) RETURNING *"
+        delivered = (await session.execute(text(told), {"cases": list(cases)})).all()
+    mails = [f"{row.case_id}{invariants.MAIL}{row.id}" for row in delivered if row.destination == TO_MAIL]
+    ledger = [{"key": key} for key in (*mails, *(key for race in races for key in race.desk.partner.happened))]
     return await invariants.read(database, ledger, only=cases)

@@ -6,15 +6,17 @@ accepted at that version.
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from caseward.claims import CLAIM_TITLES
 from caseward.errors import Reason
 from caseward.overrides import OVERRIDES, Override
-from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, DocumentKind, Process, Transition
+from caseward.process import IMPOSSIBLE, SENIOR_OPERATOR, Confirmation, DocumentKind, Process, Step, Transition
 from caseward.situation import (
     CASE,
     Actor,
     Bound,
+    Direction,
     EffectView,
     Given,
     Kind,
@@ -99,12 +101,25 @@ def _confirmation_of(now: Situation, action: Action, target: EffectView | None) 
     override = OVERRIDES.get(action.name)
     if override is None:
         return None
-    own = process.confirmations.get(action.name) or override.confirmation
-    if action.name in {"skip", "mark_done"}:
-        return process.skip_confirmation(process.steps.get(target.step) if target else None, action.name) or own
-    if action.name == "replay" and own is None:  # doing a confirmed transition again is no way around its confirmation
+    step = process.steps.get(target.step) if target else None
+    return override_confirmation(process, override, step, lambda declared: _applying(now, declared))
+
+
+def override_confirmation(
+    process: Process,
+    override: Override,
+    step: Step[Any] | None,
+    applying: Callable[[Confirmation | None], Confirmation | None] = lambda declared: declared,
+) -> Confirmation | None:
+    """Who must confirm an override, of a step where there is one; `applying` says what holds of a transition's own."""
+    own = process.confirmations.get(override.name) or override.confirmation
+    if override.name in {"skip", "mark_done"}:
+        return process.skip_confirmation(step, override.name) or own
+    if (
+        override.name == "replay" and own is None
+    ):  # to do a confirmed transition again is no way around its confirmation
         # Only the input says which of them, and it has no say in what is offered: so the most that any of them takes.
-        stories = (_applying(now, transition.confirmation) for transition in process.transitions if transition.steps)
+        stories = (applying(transition.confirmation) for transition in process.transitions if transition.steps)
         return max(filter(None, stories), key=lambda confirmation: confirmation.by, default=None)
     return own
 
@@ -162,7 +177,7 @@ def decide_confirming(now: Situation, actor: Actor, proposal: ProposalView) -> D
     elif transition is not None and _acted_before(now, actor, transition, role):
         reasons.append(Reason("four_eyes", f"{title}: somebody else must confirm it, you acted on this case before."))
     if role is not None and not _leaves_room(confirmation, role, proposal.given):
-        missing = _role_names(now.process, missing_groups(confirmation, proposal.given))
+        missing = role_names(now.process, missing_groups(confirmation, proposal.given))
         reasons.append(Reason("group_missing", f"{title}: whoever confirms it now must be {missing}."))
     if mine & spoken:
         reasons.append(Reason("already_confirmed", f"{title}: you confirmed it before, others must too."))
@@ -350,8 +365,14 @@ def _waits_as_a_whole(now: Situation) -> bool:
 def _step_roles(process: Process, override: Override, target: EffectView | None) -> frozenset[str]:
     if override.name == "retry" or target is None:
         return override.roles
-    step = process.steps.get(target.step)
-    if target.direction == "undo" or step is None:
+    return step_roles(override, process.steps.get(target.step), target.direction)
+
+
+def step_roles(override: Override, step: Step[Any] | None, direction: Direction) -> frozenset[str]:
+    """Who may say this of a step, or of its compensation."""
+    if override.name == "retry":
+        return override.roles
+    if direction == "undo" or step is None:
         return frozenset({SENIOR_OPERATOR})  # leaving an outside change standing is never routine
     if override.name == "mark_done":
         return step.skip_roles or frozenset({SENIOR_OPERATOR})
@@ -435,10 +456,11 @@ def _role_reasons(process: Process, actor: Actor, roles: Iterable[str], title: s
     wanted = frozenset(roles)
     if actor.roles & wanted:
         return []
-    return [Reason("role_missing", f"{title}: that takes the role {_role_names(process, wanted)}.")]
+    return [Reason("role_missing", f"{title}: that takes the role {role_names(process, wanted)}.")]
 
 
-def _role_names(process: Process, roles: Iterable[str]) -> str:
+def role_names(process: Process, roles: Iterable[str]) -> str:
+    """Any of them, within a sentence."""
     return " or ".join(process.role_title(role).lower() for role in sorted(roles))
 
 

@@ -509,12 +509,17 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
 def _blocked_sentence(effect: EffectView, partner: str, title: str) -> str:
     # Whatever the last attempt was refused for, what matters is that an earlier one may have done it.
     shown = "unknown" if effect.outcome == "unknown" else effect.cause
-    cause = _BLOCKED.get(shown or "", "{partner} could not do it").format(partner=partner)
     owner = effect.recovery_owner.replace("_", " ").capitalize()
-    return f"{cause[0].upper()}{cause[1:]}: {title}. {owner} decides."
+    return f"{cause_words(shown, partner)}: {title}. {owner} decides."
 
 
-_BLOCKED = {
+def cause_words(cause: str | None, partner: str) -> str:
+    """Why something is blocked, as a sentence begins."""
+    words = BLOCKED.get(cause or "", "{partner} could not do it").format(partner=partner)
+    return f"{words[0].upper()}{words[1:]}"
+
+
+BLOCKED = {
     "rejected": "{partner} refused",
     "unauthorized": "{partner} does not accept our credentials",
     "invalid": "The request was malformed or has changed",

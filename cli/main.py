@@ -21,6 +21,7 @@ from cli.exits import WORDS
 from cli.outbox import outbox
 from cli.pauses import pauses
 from cli.processes import process
+from cli.review import review
 from cli.timeline import timeline
 from cli.work import work
 
@@ -45,6 +46,7 @@ cli.add_typer(bulk, name="bulk")
 cli.add_typer(process, name="process")
 cli.add_typer(outbox, name="outbox")
 cli.add_typer(timeline, name="timeline")
+cli.command()(review)
 
 
 @cli.callback()

@@ -183,11 +183,12 @@ def _story(process: Process, transition: Transition) -> Part:
         what += ", and what it takes back is offset" if transition.undoes else ""
         lines.append(f"Done means: the case is {targets}, and {what}.")
         back = _titles(process, [transition.undone]) if transition.undone else "back in the state it came from"
-        lines.append(
-            "It opens the case, so that it can't be taken back; the case can be stopped."
-            if transition.opens and not transition.undone
-            else f"After it was taken back: {back}."
-        )
+        if transition.opens and not transition.undone:
+            lines.append("It opens the case, so that it can't be taken back; the case can be stopped.")
+        elif transition.undoes:
+            lines.append(f"After it was taken back: {back}; once it has taken something back itself, it can't be.")
+        else:
+            lines.append(f"After it was taken back: {back}.")
     elif transition.pending:
         lines.append(f"Done means: what stood is taken back, the latest first, and the case is {targets}.")
     else:

@@ -165,9 +165,10 @@ def explore(process: Process) -> Exploration:
 def glance(process: Process) -> list[Finding]:
     """The fast form, for every load: each step succeeds or is refused, alone; people take transitions only.
 
-    Of what it finds the full form finds the same, and more.
+    Of what it finds the full form finds the same, and more. What has no compensation blocks for its owner when it comes
+    to that, and keeps nobody from working until `caseward check` has named it.
     """
-    return _Explorer(process, _COARSE).run().findings
+    return [each for each in _Explorer(process, _COARSE).run().findings if each.kind != "no_compensation"]
 
 
 def _still(outcome: Outcome | None) -> Outcome | None:

@@ -698,7 +698,13 @@ async def dump(database: Database, case_id: UUID | None = None) -> dict[str, lis
     rows: dict[str, list[str]] = {}
     async with database.transaction() as session:
         for table in Base.metadata.sorted_tables:
-            if case_id and table.name in {"pauses", "pause_changes", "bulk_runs", "known"}:  # no case's own
+            if case_id and table.name in {
+                "pauses",
+                "pause_changes",
+                "bulk_runs",
+                "delegations",
+                "known",
+            }:  # no case's own
                 continue
             if table.name == "attempts":
                 where = "effect_key IN (SELECT key FROM effects WHERE case_id = :id)"

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 from temporalio.client import WorkflowExecutionStatus
 
+from caseward.outbox.store import TO_MAIL
 from tests.faults import invariants
 from tests.integration.engine import SENIOR, Desk, Handle, acknowledged, parcels, rejected, step, transient
 
@@ -58,9 +59,15 @@ retrying, blocked, waiting = answered(transient()), answered(rejected()), answer
 
 
 async def judge(case: Handle, ledger: list[str] | None = None) -> list[str]:
-    keys = case.desk.partner.happened if ledger is None else ledger
+    keys = [*case.desk.partner.happened, *await mails(case)] if ledger is None else ledger
     record = await invariants.read(case.desk.database, [{"key": key} for key in keys], only={case.id})
     return invariants.of_record(record, case.desk.catalogue)
+
+
+async def mails(case: Handle) -> list[str]:
+    """The engine's own, as the mail server would know those that count as sent."""
+    sent = [each for each in await case.messages() if each.destination == TO_MAIL and each.dispatched_at is not None]
+    return [f"{case.id}{invariants.MAIL}{message.id}" for message in sent]
 
 
 async def spoil(case: Handle, *statements: str) -> None:

@@ -388,7 +388,7 @@ async def test_a_replay_of_what_later_work_rests_on_is_refused(database):
 
 
 async def test_a_mail_that_may_have_gone_out_is_named_before_it_goes_out_again(database):
-    mail = step("mail", partner="stubborn", undo=NONE_NEEDED, exhausted="proceed", retry=AT_ONCE)
+    mail = step("mail", partner="stubborn", undo=NONE_NEEDED, retry=AT_ONCE)
     desk = Desk(database, parcels(BOOK, mail, name="mailed"))
     desk.partner.next(None, silent())
     case = await desk.open()

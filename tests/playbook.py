@@ -18,7 +18,7 @@ ENGINE_PEOPLE: Mapping[str, tuple[str, ...]] = {"clerk": ("operator",), "operato
 
 def EXAMPLE_OF(process: Process) -> Json:  # noqa: N802 - it stands for a constant of the declaration
     """The example that the subject's own schema gives."""
-    return process.subject.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index,return-value]
+    return process.subject.model_config["json_schema_extra"]["examples"][0]
 
 
 @dataclass(frozen=True, kw_only=True)

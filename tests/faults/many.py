@@ -25,7 +25,7 @@ from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
 from tests.integration.engine import Desk, Handle, person
 
 REQUESTER = person("vendor_requester")
-EXAMPLE = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
+EXAMPLE = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])
 CHUNK = 500
 
 

@@ -98,12 +98,12 @@ class Story(ast.NodeTransformer):
     def visit_Assign(self, node: ast.Assign) -> ast.AST:
         if _together(node.value) and isinstance(node.targets[0], ast.Tuple):
             node.targets[0].elts.reverse()
-            node.value.value.args.reverse()  # type: ignore[attr-defined]
+            node.value.value.args.reverse()
         return node
 
     def visit_Expr(self, node: ast.Expr) -> ast.AST:
         if _together(node.value):
-            node.value.value.args.reverse()  # type: ignore[attr-defined]
+            node.value.value.args.reverse()
         return node
 
 

@@ -33,7 +33,7 @@ from settings import Settings
 from tests.integration.parcel_return import PARCEL_RETURN
 
 Json = dict[str, Any]
-VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]
 CATALOGUE = Catalogue([VENDOR_ONBOARDING, PARCEL_RETURN])
 numbers = count(1)
 DOCUMENT_LIMIT = 2_000_000  # bytes: beyond what waits in memory, and beyond what any other body may have
@@ -197,7 +197,7 @@ class Office:
             }
             cases = Base.metadata.tables["cases"]
             counted["versions"] = int(await session.scalar(select(func.sum(cases.c.version))) or 0)
-            return counted  # type: ignore[return-value]
+            return counted
 
     async def bulk_run(self, case: Json) -> str:
         """A run over this case alone, which nobody drives."""

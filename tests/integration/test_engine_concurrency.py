@@ -8,7 +8,7 @@ from caseward.errors import ActionNotAllowed, BusinessKeyTaken, IdempotencyKeyRe
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
 from tests.integration.engine import CHIEF, CLERK, SENIOR, Begun, Desk, Handle, all_at_once, parcels, person, step
 
-VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
+VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])
 REQUESTER = person("vendor_requester")
 RESULTS = {
     "check_tax_id": {"registered": True},

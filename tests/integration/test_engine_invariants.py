@@ -284,7 +284,7 @@ class Told:
 async def agree(case: Handle, *, closed: bool = False, **changed: Any) -> list[str]:
     record = await invariants.read(case.desk.database, [], only={case.id})
     status = (await case.document(SENIOR)).model_dump(mode="json") | changed
-    return await invariants.workflows_agree(Told(status, closed=closed), record)  # type: ignore[arg-type]
+    return await invariants.workflows_agree(Told(status, closed=closed), record)
 
 
 class TestWorkflows:

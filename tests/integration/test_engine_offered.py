@@ -53,7 +53,7 @@ from tests.integration.engine import (
 
 EXAMPLES = int(os.environ.get("CASEWARD_EXAMPLES", "25"))  # more of them when somebody has an hour
 
-VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
+VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])
 
 # Every kind of step that can be declared, in one business.
 EVERY_KIND = parcels(
@@ -371,7 +371,7 @@ def ROLES(process: Process) -> tuple[str, ...]:  # noqa: N802 - reads as the tab
 
 
 def example(model: type[BaseModel]) -> dict[str, Any]:
-    examples = (model.model_config.get("json_schema_extra") or {}).get("examples", [{}])  # type: ignore[union-attr]
+    examples = (model.model_config.get("json_schema_extra") or {}).get("examples", [{}])
     return examples[0]
 
 

@@ -57,7 +57,7 @@ def story(*names: str) -> type[Any]:
             await workflow.wait_condition(lambda: False)
 
     Story.__qualname__, Story.run.__qualname__ = "Story", "Story.run"
-    Story.run = workflow.run(Story.run)  # type: ignore[method-assign]
+    Story.run = workflow.run(Story.run)
     return workflow.defn(name="story")(Story)
 
 

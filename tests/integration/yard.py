@@ -83,7 +83,7 @@ def stories(process: Process) -> type[CaseWorkflow]:
     from caseward.messages import PERFORM, Perform
 
     Stories.perform.__annotations__["told"] = Perform | None
-    Stories.perform = workflow.signal(name=PERFORM)(Stories.perform)  # type: ignore[method-assign]
+    Stories.perform = workflow.signal(name=PERFORM)(Stories.perform)
     return stories_of(process)(Stories)
 
 

@@ -15,7 +15,7 @@ from processes.fields import Money
 from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
-EXAMPLE = Booking.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+EXAMPLE = Booking.model_config["json_schema_extra"]["examples"][0]
 ARRIVAL = datetime(2031, 5, 3, tzinfo=UTC)
 LETTERS = {"a": "booking_agent", "d": "front_desk", "o": "operator", "s": "senior_operator"}
 

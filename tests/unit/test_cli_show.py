@@ -22,7 +22,7 @@ def screen(width: int = 80, *, terminal: bool = True) -> Console:
 
 
 def drawn(on: Console) -> str:
-    return on.file.getvalue()  # type: ignore[attr-defined]
+    return on.file.getvalue()
 
 
 class TestContentFromOutside:

@@ -19,7 +19,7 @@ from processes.compliance_approval import (
 from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
-EXAMPLE = Application.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+EXAMPLE = Application.model_config["json_schema_extra"]["examples"][0]
 LETTERS = {
     "a": "compliance_applicant",
     "l": "legal_approver",

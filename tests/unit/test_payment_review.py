@@ -23,7 +23,7 @@ from processes.payment_review import (
 from tests.unit.nowhere import nowhere
 from tests.unit.test_policy import operation, person, situation, table
 
-EXAMPLE = Payment.model_config["json_schema_extra"]["examples"][0]  # type: ignore[index]
+EXAMPLE = Payment.model_config["json_schema_extra"]["examples"][0]
 LETTERS = {
     "p": "payment_service",
     "d": "customer_desk",

@@ -17,7 +17,7 @@ from tests.unit.test_policy import NOW, ROLES, SITUATIONS, effect, operation, pe
 
 LEADS = Confirmation(by=2, roles=frozenset({"vendor_lead"}))
 SENIOR = Confirmation(by=1, roles=frozenset({"senior_operator"}))
-VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])  # type: ignore[index]
+VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])
 
 
 def declaring(process: Process = VENDOR_ONBOARDING, **by_name: Confirmation) -> Process:

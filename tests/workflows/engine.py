@@ -187,7 +187,7 @@ class Engine:
 
     def answer(self, state: str, **more: Any) -> StepAnswer:
         news = self.news()
-        return StepAnswer(state, version=news.version, news=news, **more)  # type: ignore[arg-type]
+        return StepAnswer(state, version=news.version, news=news, **more)
 
     def done(self, step: str) -> StepAnswer:
         return self.answer("settled", happened=True, result=RESULTS.get(step, {"reference": "R1"}))

@@ -36,7 +36,7 @@ async def test_the_demo_plays_its_day_and_stops_on_ctrl_c(settings_for, tmp_path
     assert any(line.startswith("activating retrying The partner erp did not do it yet") for line in said)
     assert "activating blocked The partner bank refused: Open the payee at the bank. Treasury decides." in said
     assert "Nobody can tell yet whether the partner bank did it" in day
-    assert day.count("the partner's ledger has it 1 time(s)") == 2
+    assert day.count("the partner's ledger has it 1 time(s)") == 3
     assert "worker ended with exit code -9, starting it again" in day
     assert re.search(r"marks screen_sanctions as done: operation \S+ is proposed", day)
     assert "booking waiting The partner hotel took the request and has not finished: Hold the room." in said

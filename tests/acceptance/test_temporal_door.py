@@ -32,7 +32,7 @@ class TestAnOverrideByTheStockCli:
         accepted = next(
             e for e in entries if e["type"] == "operation.accepted" and e["data"]["action"] == "Try again now"
         )
-        assert accepted["actor"] == {"id": "temporal", "role": "operator", "via": "temporal"}
+        assert accepted["actor"] == {"id": "temporal", "role": "operator", "via": "temporal", "on_behalf_of": None}
         assert "max" in accepted["reason"]
 
     async def test_a_signal_that_settings_allow_is_accepted(self, company: Company, blocked: dict):

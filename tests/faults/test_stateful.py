@@ -177,7 +177,7 @@ async def people(company: Company, playbook: Playbook):
         yield everybody
 
 
-@pytest.mark.parametrize("examples", [10, pytest.param(490, marks=pytest.mark.full)])
+@pytest.mark.parametrize("examples", [10, pytest.param(115, marks=pytest.mark.full)])
 async def test_whatever_a_day_brings(company: Company, playbook: Playbook, people, examples: int, seed: int, report):
     loop = asyncio.get_running_loop()
     examples = int(os.environ.get("CASEWARD_EXAMPLES") or examples)

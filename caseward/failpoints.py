@@ -2,8 +2,9 @@
 
 `name[:n]` kills at once, `name[:n]!` freezes as SIGSTOP does. `name[:n]@file` is for many at once: whoever reaches the
 place (each case at its n-th time) is written into the file and waits there, until somebody outside kills the process;
-who stands there already passes. `*@file` only writes down who passes where. Neither does anything before the file
-exists: making it springs the trap.
+who stands there already passes. The times before stand in the file too, for the process that comes after the killed
+one. `*@file` only writes down who passes where. Neither does anything before the file exists: making it springs the
+trap.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ NAMES = frozenset(
 )
 EVERYWHERE = "*"
 NOBODY = "-"  # stands in the file for who reaches a place that knows of no case
+PASSED = ":passed"  # stands behind the place in the file, where it was not yet the n-th time
 
 _armed: dict[str, int] = {}
 _signal = signal.SIGKILL
@@ -53,7 +55,12 @@ def arm(specification: str) -> None:
         raise ValueError(message)
     _book = Path(file) if file else None
     if _book is not None and _book.exists():
-        _waiting.update(line.partition(" ")[2] for line in _book.read_text().splitlines())
+        for line in _book.read_text().splitlines():
+            reached, _, case = line.partition(" ")
+            if reached.endswith(PASSED):
+                _reached[name, case] += 1
+            else:
+                _waiting.add(case)
     _signal = signal.SIGSTOP if place.endswith("!") else signal.SIGKILL
     _armed[name] = int(nth or 1)
 
@@ -76,11 +83,11 @@ async def _wait(book: Path, name: str, cases: list[str]) -> None:
         return
     if name not in _armed:
         return
-    caught: list[str] = []
-    for case in cases:
+    new = [case for case in cases if case not in _waiting or case == NOBODY]
+    for case in new:
         _reached[name, case] += 1
-        if case == NOBODY or (case not in _waiting and _reached[name, case] >= _armed[name]):
-            caught.append(case)
+    caught = [case for case in new if case == NOBODY or _reached[name, case] >= _armed[name]]
+    _write(book, name + PASSED, [case for case in new if case not in caught])
     if caught:
         _waiting.update(caught)
         _write(book, name, caught)

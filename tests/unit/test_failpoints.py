@@ -42,7 +42,8 @@ async def test_who_reaches_it_for_the_nth_time_waits_and_stands_in_the_file(book
     assert await reach("effect.settled", "a")
     assert not await reach("effect.acted", "a")
     assert await reach("effect.acted", "b")
-    assert book.read_text() == "effect.acted a\n"
+    passed = [f"effect.acted:passed {case}\n" for case in "ab"]
+    assert book.read_text() == f"{passed[0]}effect.acted a\n{passed[1]}"
 
 
 async def test_before_the_file_exists_nobody_waits_and_nobody_counts(book):
@@ -61,6 +62,14 @@ async def test_who_stands_in_the_file_passes(book):
     assert await reach("effect.acted", "a")
     assert not await reach("effect.acted", "b", "a")
     assert book.read_text() == "effect.acted a\neffect.acted b\n"
+
+
+async def test_the_times_before_the_kill_count(book):
+    failpoints.arm(f"effect.acted:2@{book}")
+    assert await reach("effect.acted", "a")
+    failpoints._reached.clear()  # as in the process that comes next
+    failpoints.arm(f"effect.acted:2@{book}")
+    assert not await reach("effect.acted", "a")
 
 
 async def test_a_star_only_writes_down_who_passes(book):

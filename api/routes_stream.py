@@ -16,8 +16,10 @@ from api.errors import LastEventIdMalformed
 from api.responses import READING, problems
 from api.routes_cases import MAX_NUMBER, After
 from api.tokens import Identity
+from caseward.cases.delegations import standing_in
 from caseward.cases.queries import MAX_PAGE, Standing, get_standing, get_timeline, snapshot
 from caseward.documents import EntryDocument
+from caseward.errors import CaseNotFound
 
 router = APIRouter(prefix="/v1", tags=["Cases"])
 
@@ -49,7 +51,7 @@ _LAST_EVENT_ID = {
 async def stream_case(
     request: Request, wiring: Wired, holder: Holder, case_id: UUID, after: Annotated[After, Query()] = 0
 ) -> EventSourceResponse:
-    """Follow a case: first what happened since the entry you know, then what happens."""
+    """Follow a case: first what happened since the entry you know, then what happens, as long as you may see it."""
     events = Following(wiring, holder, case_id, _start(request.headers.getlist("last-event-id"), after))
     await events.look()  # a case that this actor may not see is a 404, not an empty stream
     return EventSourceResponse(events.run(), ping=15, send_timeout=30)
@@ -81,7 +83,7 @@ class Following:
             while not notices.closing and datetime.now(UTC) < self._holder.expires_at:
                 try:
                     entries, standing = await self.look()
-                except (DBAPIError, PoolExhausted):
+                except (CaseNotFound, DBAPIError, PoolExhausted):
                     return
                 for entry in entries:
                     yield ServerSentEvent(entry.model_dump_json(), event="entry", id=str(entry.number))
@@ -101,7 +103,7 @@ class Following:
                 session,
                 self._wiring.catalogue,
                 case_id=self._case_id,
-                actor=self._holder.actor,
+                actor=await standing_in(session, self._holder.actor),
                 after=self._number,
                 limit=MAX_PAGE,
             )

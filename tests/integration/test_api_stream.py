@@ -4,7 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -74,6 +75,19 @@ class TestFollowing:
         last = len((await office.requester.get(f"/v1/cases/{case['case_id']}/timeline")).json()["entries"])
         async with following(office.requester, case, Last_Event_ID=str(last - 2)) as stream:
             assert numbers(await until(stream, case["version"])) == [last - 1, last]
+
+    async def test_who_stands_in_for_somebody_follows_as_long_as_they_do(self, office: Office):
+        name = f"stand-in-{uuid4().hex}"
+        owner, stand_in = office.person(f"lead-{uuid4().hex}", "vendor_lead"), office.person(name)
+        case = await office.draft()
+        until_then = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+        body = {"to": name, "roles": ["vendor_lead"], "until": until_then, "reason": "On leave"}
+        lent = (await owner.command("/v1/delegations", body)).json()
+        async with following(stand_in, case) as stream:
+            assert numbers(await until(stream, case["version"])) == [1]
+            await owner.command(f"{lent['href']}/end")
+            await office.requester.take(case, "submit")
+            assert [event async for event in stream if event["event"] == "entry"] == []
 
     async def test_twenty_watch_and_all_see_it_at_once(self, office: Office):
         case = await office.draft()

@@ -4,6 +4,7 @@ import json
 import os
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,8 @@ class Report:
         self.rows: list[dict] = []
         self.matrix: dict[str, dict[str, Counter[str]]] = {}
         """By column and scenario: cases and violations."""
+        self.ran: dict[str, dict[str, str]] = {}
+        """By column and scenario: the day."""
 
     async def of_kill(self, killed: str, point: str, company: Company, cases: list) -> None:
         await self._add(company, killed=killed, at=point, cases=len(cases))
@@ -67,6 +70,7 @@ class Report:
         for case_id, scenario in cases.items():
             cell = self.matrix.setdefault(column, {}).setdefault(scenario.name, Counter())
             cell.update(cases=1, violations=broken[case_id])
+            self.ran.setdefault(column, {})[scenario.name] = str(datetime.now(UTC).date())
         assert not found, "\n".join(found)
 
     def of_release(self, cases: int, limit: int, most: int, took: float) -> None:
@@ -78,6 +82,15 @@ class Report:
         found = await company.violations()
         self.rows.append({**row, "violations": len(found)})
         assert not found, "\n".join(found)
+
+    def recall(self) -> None:
+        """Cells that this run did not come to: as the run before left them, hours need not be spent again on all."""
+        before = json.loads(REPORT.read_text()) if REPORT.exists() else {}
+        for column, cells in before.get("ran", {}).items():
+            for scenario, day in cells.items():
+                if scenario not in self.ran.get(column, {}):
+                    self.ran.setdefault(column, {})[scenario] = day
+                    self.matrix.setdefault(column, {})[scenario] = Counter(before["matrix"][column][scenario])
 
     def table(self) -> list[str]:
         """The matrix in Markdown: a row for each scenario, a column for each place that it may reach."""
@@ -92,12 +105,14 @@ class Report:
             lines.append(f"| {scenario.name} | {' | '.join(shown)} |")
         totals = [sum(self.matrix[column].values(), Counter()) for column in columns]
         shown = [f"{total['cases']} / {total['violations']}" for total in totals]
-        return [*lines, f"| **all** | {' | '.join(shown)} |"]
+        days = sorted({day for cells in self.ran.values() for day in cells.values()})
+        return [*lines, f"| **all** | {' | '.join(shown)} |", "", f"Played from {days[0]} to {days[-1]}."]
 
     def write(self, terminal: TerminalWriter) -> None:
         """As JSON, on the screen, and, if the whole matrix was run, into its page."""
         REPORT.parent.mkdir(parents=True, exist_ok=True)
-        document = {"matrix": self.matrix, "others": self.rows}
+        self.recall()
+        document = {"matrix": self.matrix, "ran": self.ran, "others": self.rows}
         REPORT.write_text(json.dumps(document, indent=2) + "\n")
         terminal.line(f"\n{'killed':<16}{'at':<32}{'cases':>6}{'violations':>12}")
         for row in self.rows:

@@ -19,7 +19,7 @@ from tests.processes import PLAYBOOKS
 
 Arrange = Callable[[Company], Awaitable[Json]]
 Act = Callable[[Company, Json], Awaitable[Json]]
-SLOW = 1.5  # seconds a partner takes where something has to happen meanwhile
+SLOW = 3.0  # seconds a partner takes where something has to happen meanwhile; the gateways give it 5
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -324,7 +325,7 @@ class Process:
         """The transition that starts a case."""
         return next(transition for transition in self.transitions if transition.opens)
 
-    @property
+    @cached_property
     def steps(self) -> Mapping[str, Step[Any]]:
         """Every step by its name."""
         return {step.name: step for transition in self.transitions for step in transition.steps}
@@ -334,7 +335,7 @@ class Process:
         """Somebody may claim its cases, in some state."""
         return any(state.claimable_by for state in self.states)
 
-    @property
+    @cached_property
     def pending_states(self) -> frozenset[str]:
         """The states in which work is under way."""
         pending = {transition.pending for transition in self.transitions if transition.pending}

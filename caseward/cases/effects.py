@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases import breaker
 from caseward.cases.attached import of_ids, tell_verdict
-from caseward.cases.locked import LockedCase, address_of, case_pause, is_questioned, lock_case, needs_offset, story_of
+from caseward.cases.locked import LockedCase, address_of, case_pause, is_questioned, lock_case, story_of
 from caseward.cases.operations import (
     Request,
     accept_undo,
@@ -32,6 +32,7 @@ from caseward.db.tables import Attempt, Effect, Operation, Pause, Subject
 from caseward.entries import sentence
 from caseward.errors import PartnerFailed
 from caseward.messages import StepAnswer, StepCall
+from caseward.offsets import needs_offset
 from caseward.partner import Offer
 from caseward.process import ENGINEERING, NONE_NEEDED, Catalogue, Step
 from caseward.situation import LEFT_OUT, SYSTEM, DocumentView, Outcome, effect_title

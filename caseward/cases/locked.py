@@ -16,10 +16,11 @@ from caseward.db.tables import Case, Effect, Operation
 from caseward.documents import CaseFacts, StepDocument, status_document, step_documents
 from caseward.errors import CaseNotFound
 from caseward.messages import News, Offset, Order
+from caseward.offsets import is_offset, needs_offset
 from caseward.outbox import store
 from caseward.overrides import OVERRIDES
 from caseward.policy import begins_impossible
-from caseward.process import NONE_NEEDED, OPERATOR, Catalogue, Process, Step, Transition
+from caseward.process import OPERATOR, Catalogue, Process, Step, Transition
 from caseward.situation import (
     CASE,
     FINISHED,
@@ -418,29 +419,9 @@ def left_standing(process: Process, operation: Operation, effects: Iterable[Effe
     return sorted(found, key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
 
 
-def is_offset(effect: Effect, effects: dict[str, Effect]) -> bool:
-    """Nothing remains to take back: it never happened, was offset, or somebody decided to leave its offset out."""
-    if effect.state != "settled":
-        return False
-    if not effect.standing:
-        return True
-    compensation = effects.get(effect.key + ":undo")
-    return compensation is not None and compensation.state == "settled"
-
-
 def is_questioned(effect: Effect) -> bool:
     """It happened, and its owner has to look at what the partner reported beside that."""
     return effect.state == "blocked" and effect.cause in QUESTIONS
-
-
-def needs_offset(process: Process, effect: Effect) -> bool:
-    """An undo has to look at it: it stands, or may yet turn out to have happened."""
-    step = process.steps.get(effect.step)
-    # Of a step that is declared no more nobody knows that it needs none.
-    if effect.direction == "undo" or (step is not None and step.undo is NONE_NEEDED):
-        return False
-    given_up_too_soon = effect.decision == "given_up" and effect.outcome == "acknowledged"
-    return effect.standing or effect.state != "settled" or effect.outcome == "unknown" or given_up_too_soon
 
 
 # Made once, because making them takes longer than running them.

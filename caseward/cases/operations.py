@@ -14,11 +14,12 @@ from uuid_utils.compat import uuid7
 
 from caseward import policy
 from caseward.cases.attached import counting, what_it_saw
-from caseward.cases.locked import LockedCase, is_offset, is_questioned, lock_case, needs_offset, reused, story_of
+from caseward.cases.locked import LockedCase, is_questioned, lock_case, reused, story_of
 from caseward.cases.proposals import end_proposals
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, FinishAnswer, FinishCall, LoadAnswer, News
+from caseward.offsets import is_offset, needs_offset
 from caseward.process import ENGINEERING, Catalogue, Transition
 from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState, effect_title
 from caseward.trace import continue_trace

@@ -14,12 +14,13 @@ from uuid import UUID
 from sqlalchemy import or_, select
 
 from caseward.cases.attached import counting
-from caseward.cases.locked import LockedCase, address_of, is_offset, needs_offset, reused, story_of
+from caseward.cases.locked import LockedCase, address_of, reused, story_of
 from caseward.cases.operations import Request, begin, new_operation, resting, take_over
 from caseward.db.tables import Effect, Operation
 from caseward.documents import PlannedDecision, PlannedStep, ReplayPlan
 from caseward.errors import ActionNotAllowed, InputInvalid, Reason
-from caseward.process import IMPOSSIBLE, NONE_NEEDED, Step, Transition
+from caseward.offsets import divide, irrevocable, is_offset, needs_offset, surely_nothing
+from caseward.process import NONE_NEEDED, Step, Transition
 from caseward.situation import FINISHED, UNDO_SUFFIX, step_title
 
 
@@ -100,10 +101,7 @@ def _plan(work: LockedCase, past: Past, step_name: str) -> Planned:
     if step_name not in {effect.step for effect in of_story.values()}:
         message = f"The step {step_name} has not begun yet: there is nothing to do again."
         raise InputInvalid(message, errors=[{"field": "step", "message": message}])
-    names = [step.name for step in target.story.steps]
-    before = set(names[: names.index(step_name)])
-    reuse = {name: effect for name, effect in of_story.items() if effect.step in before and _reusable(effect)}
-    again = [step for step in target.story.steps if _runs(step, of_story, reuse)]
+    reuse, again = divide(target.story, step_name, of_story)
     later = _later(work, past, target)
     _check_undoable(past, work, of_story, again)
     _check_untangled(past, work, later, again)
@@ -120,7 +118,7 @@ def _plan(work: LockedCase, past: Past, step_name: str) -> Planned:
     offsets = [e for e in offsets if needs_offset(work.process, e) and not is_offset(e, past.effects)]
     offsets.sort(key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
     returns = bool(later) and not lost
-    planned = [*_offsets(work, [e for e in offsets if not _surely_nothing(e)]), *_steps(target, of_story, reuse)]
+    planned = [*_offsets(work, [e for e in offsets if not surely_nothing(e)]), *_steps(target, of_story, reuse)]
     document = ReplayPlan(
         case_id=work.case.id,
         version=work.case.version,
@@ -285,41 +283,11 @@ def _by_step(told: _Told, past: Past) -> dict[str, Effect]:
     return {address_of(e.step, e.item): e for e in _of(past, told.now) if e.direction == "do" and e.step in names}
 
 
-def _runs(step: Step[Any], of_story: dict[str, Effect], reuse: dict[str, Effect]) -> bool:
-    """Something of it is done anew: it was never come to, or not all of it can be gone on with."""
-    names = [name for name, effect in of_story.items() if effect.step == step.name]
-    return not names or any(name not in reuse for name in names)
-
-
-def _reusable(effect: Effect) -> bool:
-    """It is settled for good: it stands, was not needed, or somebody decided to do without."""
-    if effect.state != "settled" or effect.decision == "voided":
-        return False
-    return effect.standing or effect.offset_at is None
-
-
-def _surely_nothing(effect: Effect) -> bool:
-    """It was never sent, or every attempt failed for certain: taking it over closes it."""
-    did_not = effect.outcome == "failed" or effect.ruled_out_by is not None or effect.attempt_count == 0
-    return effect.state not in {"settled", "running"} and did_not
-
-
 def _check_undoable(past: Past, work: LockedCase, of_story: dict[str, Effect], again: Sequence[Step[Any]]) -> None:
-    impossible = {step.name: step.title for step in again if step.undo is IMPOSSIBLE}
-    stuck = {
-        impossible[effect.step]
-        for effect in of_story.values()
-        if effect.step in impossible and _may_stand(past, work, effect)
-    }
+    stuck = irrevocable(work.process, again, of_story, past.effects)
     if stuck:
         message = f"It can't be taken back, so it can't be done again: {', '.join(sorted(stuck))}."
         raise ActionNotAllowed([Reason("undo_impossible", message)], state=work.case.state, version=work.case.version)
-
-
-def _may_stand(past: Past, work: LockedCase, effect: Effect) -> bool:
-    if _surely_nothing(effect):
-        return False
-    return needs_offset(work.process, effect) and not is_offset(effect, past.effects)
 
 
 def _check_untangled(past: Past, work: LockedCase, later: list[dict[str, Any]], again: Sequence[Step[Any]]) -> None:

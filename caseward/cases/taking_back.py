@@ -8,10 +8,11 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.locked import is_offset, lock_case
+from caseward.cases.locked import lock_case
 from caseward.cases.operations import action_title, drive, know_compensations, know_given_up
 from caseward.db.tables import Operation
 from caseward.messages import TakeBackAnswer, TakeBackCall
+from caseward.offsets import is_offset
 from caseward.process import Catalogue
 from caseward.situation import effect_title
 

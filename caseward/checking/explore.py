@@ -4,8 +4,8 @@ An abstract case is walked breadth first from its opening. What may be done in a
 the real `policy.decide_all` is asked for one person of each role, and the real `condition` for whoever decides next.
 What is abstract is the work outside: no data, no clock, steps in their declared order, one at a time or two neighbours
 side by side (each of which succeeds, is refused, or leaves nobody knowing), what is taken back after them; at most one
-step of an operation that did nothing; what stands since earlier operations as far as some story undoes it; a replay is
-asked for, but its plan is not played.
+step of an operation that did nothing; what stands since earlier operations as far as some story undoes it. A replay
+does the latest story again, by the real rules of its plan; one of a story with later work behind it is not played.
 """
 
 from collections import deque
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from caseward.offsets import divide, irrevocable
 from caseward.policy import Action, Decision, bound_to, decide, decide_all, decide_confirming, decide_opening
 from caseward.process import (
     ENGINE_ROLES,
@@ -31,6 +32,7 @@ from caseward.process import (
 from caseward.situation import (
     CASE,
     Actor,
+    DecisionMade,
     Direction,
     EffectState,
     EffectView,
@@ -72,6 +74,25 @@ class Work(NamedTuple):
     offsets: tuple[tuple[str, bool], ...] = ()
     open: tuple[Open, ...] = ()
     took_back: bool = False
+
+
+class Tried(NamedTuple):
+    """What the latest story did, or tried, as the rules of a replay see it."""
+
+    step: str
+    state: EffectState
+    outcome: Outcome | None
+    decision: DecisionMade | None = None
+    standing: bool = False
+    direction: Direction = "do"
+    ruled_out_by: UUID | None = None
+    offset_at: datetime | None = None
+    attempt_count: int = 1
+
+    @property
+    def key(self) -> str:
+        """An abstract case has one of each step."""
+        return self.step
 
 
 class Past(NamedTuple):
@@ -142,12 +163,15 @@ class Exploration:
     """Actions judged by the policy: by situation, action and role."""
     outcomes: int = 0
     """Outcomes of attempts, and deadlines, that were played."""
+    replays: int = 0
+    """Replays that were played: by situation, and step from which."""
     findings: list[Finding] = field(default_factory=list[Finding])
 
     @property
     def counts(self) -> str:
         """How much was looked at, in words."""
-        return f"{self.situations} situations, {self.commands} commands, {self.outcomes} outcomes"
+        played = f"{self.situations} situations, {self.commands} commands, {self.outcomes} outcomes"
+        return f"{played}, {self.replays} replays"
 
 
 # What may become of an attempt; `no` refusal is like another to a person, so each is played.
@@ -176,6 +200,11 @@ def _still(outcome: Outcome | None) -> Outcome | None:
     return outcome if outcome in {"unknown", "acknowledged"} else None
 
 
+def _mine(place: Place) -> set[tuple[str, bool]]:
+    """What stands of the current or latest operation."""
+    return {each for each in place.standing if each[1]}
+
+
 class _Explorer:
     def __init__(self, process: Process, outcomes: tuple[str, ...]) -> None:
         self.process, self.outcomes, self.full = process, outcomes, outcomes is _FULL
@@ -191,6 +220,8 @@ class _Explorer:
             self.people = [Actor("everybody", frozenset(roles))]
         self.found = Exploration(process.name)
         self.came: dict[Place, tuple[Place | None, str]] = {}
+        self.views: dict[Open, EffectView] = {}
+        self.somebody = process.teams | ENGINE_ROLES | {ENGINEERING, *(role.name for role in process.roles)}
         self.seen_by_policy: dict[tuple[Any, ...], Offered] = {}
         self.known: set[tuple[str, str, str]] = set()
         self.taken: set[str] = set()
@@ -310,7 +341,7 @@ class _Explorer:
     def _in_flight(self, work: Work) -> OperationView:
         return OperationView(
             id=NOBODY,
-            kind="transition" if work.tells else "override",
+            kind="transition" if work.tells == work.name else "override",
             name=work.name,
             state="running" if work.begun or work.open else "accepted",
             tells=work.tells,
@@ -324,7 +355,7 @@ class _Explorer:
     def _over(self, past: Past) -> OperationView:
         return OperationView(
             id=NOBODY,
-            kind="transition" if past.tells else "override",
+            kind="transition" if past.tells == past.name else "override",
             name=past.name,
             state="completed",
             tells=past.tells,
@@ -335,6 +366,11 @@ class _Explorer:
         )
 
     def _effect(self, effect: Open) -> EffectView:
+        if effect not in self.views:
+            self.views[effect] = self._view(effect)
+        return self.views[effect]
+
+    def _view(self, effect: Open) -> EffectView:
         step = self.steps[effect.step]
         return EffectView(
             key=f"{effect.step}:{effect.direction}", operation_id=NOBODY, step=step.name, item=None,
@@ -368,6 +404,8 @@ class _Explorer:
             yield self._undo(place, "undo", "command")
         elif action.name == "force_cancel":
             yield self._force_cancel(place)
+        elif action.name == "replay":
+            yield from self._replay(place)
         elif action.name in {"retry", "skip", "mark_done"}:
             yield from self._help(place, action)
 
@@ -424,8 +462,7 @@ class _Explorer:
     def _undo(self, place: Place, label: str, kind: str) -> Move:
         """Take back the operation in flight, or the latest."""
         work, past = place.work, place.past
-        mine = {each for each in place.standing if each[1]}
-        asked, offsets = self._void(place, work) if work else ((), self._latest_first(mine))
+        asked, offsets = self._void(place, work) if work else ((), self._latest_first(_mine(place)))
         tells = work.tells if work else past.tells if past else None
         back = work.back if work else past.back if past else None
         transition = self.transitions[tells] if tells else None
@@ -446,6 +483,39 @@ class _Explorer:
         if not offsets and not asked:
             return Move("force_cancel", self._completed(begun, work, cancel.to), "command")
         return Move("force_cancel", begun._replace(state=cancel.pending), "command")
+
+    def _replay(self, place: Place) -> Iterator[Move]:
+        """Do the latest story again, from each step from which that can be."""
+        work, past = place.work, place.past
+        latest = work or past
+        if latest is None or latest.tells is None:
+            return
+        story = self.transitions[latest.tells]
+        done = self._done(place, story, work)
+        asked, offsets = self._void(place, work) if work else ((), self._latest_first(_mine(place)))
+        for step in story.steps[: len(done)]:
+            reuse, again = divide(story, step.name, done)
+            if irrevocable(self.process, again, done, done):
+                continue
+            left = tuple((name, own) for name, own in offsets if not (own and name in reuse))
+            work = Work("replay", story.name, latest.back, None, len(reuse), left, asked, latest.took_back)
+            self.found.replays += 1
+            begun = Place(story.pending or place.state, work, place.standing)
+            yield Move(f"replay from {step.name}", begun, "command")
+
+    def _done(self, place: Place, story: Transition, work: Work | None) -> dict[str, Tried]:
+        """What the story has come to, by step."""
+        still_open = {each.step: each for each in work.open if each.direction == "do"} if work else {}
+        done: dict[str, Tried] = {}
+        for step in story.steps[: work.begun] if work else story.steps:
+            effect = still_open.get(step.name)
+            if effect is not None:
+                done[step.name] = Tried(step.name, effect.state, effect.outcome)
+            elif (step.name, True) in place.standing or step.undo is NONE_NEEDED:
+                done[step.name] = Tried(step.name, "settled", "succeeded", standing=True)
+            else:
+                done[step.name] = Tried(step.name, "settled", "failed", "skipped")
+        return done
 
     def _deadline(self, place: Place) -> Iterator[Move]:
         deadline, work = self.states[place.state].deadline, place.work
@@ -490,7 +560,8 @@ class _Explorer:
         elif work.offsets:
             yield Move("", self._offset(place, work))
         elif work.tells:
-            yield from self._story(place, work, self.transitions[work.tells])
+            # With nothing left to take back a replay is its story, told from where it goes on.
+            yield from self._story(place, work._replace(name=work.tells), self.transitions[work.tells])
         else:
             yield Move("", self._completed(place, work, work.to or place.state), "begin")
 
@@ -643,14 +714,13 @@ class _Explorer:
     def _judge_owner(self, place: Place, offered: Offered) -> None:
         """Whatever is unfinished has somebody who decides next, and that is somebody."""
         now = condition(offered.situation)
-        somebody = self.process.teams | ENGINE_ROLES | {ENGINEERING, *(role.name for role in self.process.roles)}
         owners: set[tuple[str, str | None]] = set()
         if now.name != "done" and now.step is None:
             owners.add((f"state {place.state}", now.recovery_owner))
         if place.work:
             owners |= {(f"step {each.step}", self._owner(each)) for each in place.work.open}
         for where, owner in sorted(owners, key=str):
-            if owner not in somebody:
+            if owner not in self.somebody:
                 self._find("ownerless", where, f"partly done, and nobody decides: there is no {owner}", place)
 
     def _judge_rest(self, place: Place, offered: Offered) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from caseward.checking.explore import explore, glance
 from caseward.errors import DeclarationInvalid
+from caseward.policy import decide_all
 from caseward.process import (
     AUDITOR,
     IMPOSSIBLE,
@@ -193,10 +194,48 @@ def test_each_kind_is_found_with_the_way_to_it(process, findings):
     assert [str(each) for each in explore(process).findings] == findings
 
 
+def stuck_in_replays(process: Process, monkeypatch) -> list[str]:
+    """What is found where nobody may do anything about a replay that is under way."""
+
+    def nobody_helps(now, actor):
+        in_a_replay = now.operation is not None and now.operation.name == "replay"
+        return () if in_a_replay else decide_all(now, actor)
+
+    monkeypatch.setattr("caseward.checking.explore.decide_all", nobody_helps)
+    return [str(each) for each in explore(process).findings if "replay" in "".join(each.path)]
+
+
+def taken_back(found: list[str]) -> dict[str, str]:
+    """By compensation that is blocked in a replay: what came of the case since it was done."""
+    ways = (each.partition(": blocked (rejected)") for each in found)
+    return {where.rpartition(" ")[2]: way.partition("tell succeeded, ")[2] for where, _, way in ways if way}
+
+
+def test_a_replay_takes_back_what_it_does_again_the_latest_first(monkeypatch):
+    process = with_transition("approve", steps=(BOOK, replace(TELL, undo="Say it was wrong")))
+    found = stuck_in_replays(process, monkeypatch)
+    assert taken_back(found)["tell:undo"] == "replay from book, tell:undo rejected)"
+    assert any("book:undo: blocked" in each for each in found)
+
+
+def test_a_replay_goes_on_with_what_came_before_and_takes_nothing_back_that_is_for_good(monkeypatch):
+    for_good = replace(BOOK, undo=IMPOSSIBLE)
+    process = with_transition("approve", steps=(for_good, replace(TELL, undo="Say it was wrong")))
+    found = stuck_in_replays(process, monkeypatch)
+    assert taken_back(found) == {"tell:undo": "replay from tell, tell:undo rejected)"}
+    assert not any("book:undo" in each for each in found)
+
+
+def test_nothing_is_replayed_where_no_step_was_done_or_the_case_is_closed():
+    assert explore(with_transition("approve", steps=())).replays == 0
+    closes = with_state("booked", with_transition("give_back", source=frozenset({"booking"})), final=True)
+    assert 0 < explore(closes).replays < explore(LEAVE).replays
+
+
 def test_a_sound_declaration_is_called_so_and_how_much_was_looked_at_is_told():
     explored = explore(LEAVE)
     assert explored.findings == []
-    assert min(explored.situations, explored.commands, explored.outcomes) > 50
+    assert min(explored.situations, explored.commands, explored.outcomes, explored.replays) > 50
 
 
 @pytest.mark.parametrize("process", CATALOGUE.values(), ids=CATALOGUE)

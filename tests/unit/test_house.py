@@ -3,8 +3,10 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 
 import pytest
+from pypdf import PdfReader
 
 from caseward.errors import LeaseTooShort, PartnerFailed, PartnerSilent
 from caseward.objects import ObjectMissing, Objects, hash_of
@@ -17,7 +19,7 @@ from tests.pdfs import bomb, pdf
 WORDS = {
     "number": "CA-1",
     "title": "Certificate",
-    "lines": ["Żółć GmbH", "平和"],
+    "lines": ["Żółć GmbH", "Ελευθερία, Свобода"],
     "issued_at": "2031-05-03T10:00:00+00:00",
 }
 
@@ -129,6 +131,20 @@ class TestArchive:
         content = await objects.content(made.sha256)
         assert made.size == len(content)
         assert (await TestChecker().check(objects, content)).finding is None
+        assert PdfReader(BytesIO(content)).pages[0].extract_text().splitlines() == [
+            "Certificate",
+            "No. CA-1",
+            "Issued 03 May 2031",
+            "Żółć GmbH",
+            "Ελευθερία, Свобода",
+        ]
+
+    async def test_letters_that_it_can_not_write_are_named_and_nothing_is_made(self, objects: Objects):
+        with pytest.raises(PartnerFailed) as refused:
+            await Archive(objects).make(sending(), **{**WORDS, "lines": ["Hotel 平和"]})
+        assert (refused.value.error_class, refused.value.code) == ("rejected", "letters_missing")
+        assert refused.value.message == "A certificate can't be written with these: 和 (U+548C), 平 (U+5E73)."
+        assert await objects.receipts() == []
 
     async def test_under_the_same_key_it_is_made_once(self, objects: Objects):
         archive = Archive(objects)

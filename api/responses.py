@@ -11,7 +11,11 @@ _TEXT = {"schema": {"type": "string"}}
 ETAG = {"ETag": {"description": "The version of the case.", **_TEXT}}
 NO_STORE = {"Cache-Control": {"description": "The answer depends on who asks.", **_TEXT}}
 LOCATION = {"Location": {"description": "Where it is from now on.", **_TEXT}}
-DOWNLOAD = {"Content-Disposition": {"description": "The name to save it under.", **_TEXT}}
+DOWNLOAD = {
+    "Content-Disposition": {"description": "The name to save it under.", **_TEXT},
+    "Repr-Digest": {"description": "Its SHA-256 (RFC 9530).", **_TEXT},
+    "ETag": {"description": "The same hash as in its document: a content never changes.", **_TEXT},
+}
 _APPLIED = {"Preference-Applied": {"description": "The wait that was granted.", **_TEXT}}
 
 _SAYS: Mapping[int, str] = {

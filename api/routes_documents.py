@@ -1,20 +1,30 @@
 """Documents of a case: added as a raw body, listed with their state, and given out to be saved, never to be shown."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import etag
-from api.deps import CurrentActor, Sealed, Session, Wired, header_parameters
-from api.responses import DOWNLOAD, ETAG, LOCATION, READING, problems, success
-from caseward.cases.documents import add_document, expect_document, find_document, list_documents
+from api.deps import CurrentActor, Sealed, Session, Wired, Wiring, header_parameters
+from api.responses import DOWNLOAD, ETAG, LOCATION, READING, Responses, problems, success
+from api.routes_cases import Text
+from caseward.cases.documents import (
+    Uploaded,
+    add_document,
+    expect_document,
+    find_document,
+    find_made,
+    list_documents,
+)
 from caseward.cases.queries import get_standing
 from caseward.documents import AttachedDocument, AttachedList
+from caseward.situation import DocumentView
 
 router = APIRouter(prefix="/v1/cases/{case_id}/documents", tags=["Documents"])
 
@@ -88,25 +98,43 @@ async def list_all(session: Session, wiring: Wired, actor: CurrentActor, case_id
     return await list_documents(session, wiring.catalogue, case_id=case_id, actor=actor)
 
 
-@router.get(
-    "/{document_id}",
-    operation_id="download_document",
-    response_class=StreamingResponse,
-    responses={
-        200: {
-            **success(200, "The content, as a download", DOWNLOAD)[200],
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        },
-        **READING,
+DOWNLOADING: Responses = {
+    200: {
+        **success(200, "The content, as a download", DOWNLOAD)[200],
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
-)
+    **READING,
+}
+
+
+@router.get("/{document_id}", operation_id="download_document", response_class=StreamingResponse, responses=DOWNLOADING)
 async def download(wiring: Wired, actor: CurrentActor, case_id: UUID, document_id: UUID) -> StreamingResponse:
-    """The content of one document, whatever came of looking at it."""
+    """The content of one document, whatever came of looking at it.
+
+    Whoever decides about the case has to see what was refused, and by whose mistake; a program that calls a document
+    harmless or not is no reason to keep it from them. What it might do is held off by how it is given out.
+    """
     async with wiring.database.transaction() as session:
         found = await find_document(session, wiring.catalogue, case_id=case_id, document_id=document_id, actor=actor)
+    return await _to_be_saved(wiring, found)
+
+
+@router.get("/made/{effect_key}", operation_id="download_made", response_class=StreamingResponse, responses=DOWNLOADING)
+async def download_made(
+    wiring: Wired, actor: CurrentActor, case_id: UUID, effect_key: Annotated[Text, Path()]
+) -> StreamingResponse:
+    """What a step of the case made, such as a certificate; also once it was taken back, which its document says."""
+    async with wiring.database.transaction() as session:
+        found = await find_made(session, wiring.catalogue, case_id=case_id, effect_key=effect_key, actor=actor)
+    return await _to_be_saved(wiring, found)
+
+
+async def _to_be_saved(wiring: Wiring, found: DocumentView | Uploaded) -> StreamingResponse:
     headers = {
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
         "Content-Length": str(found.size),
+        "ETag": etag(found.sha256),
+        "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(found.sha256)).decode()}:",
         "X-Content-Type-Options": "nosniff",
         # Should a browser show it all the same, it runs nothing and has no origin.
         "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",

@@ -435,6 +435,22 @@ class AttachedDocument(Document):
     href: str
 
 
+class MadeDocument(Document):
+    """What a step made. Its content is at `href`, and never changes."""
+
+    effect_key: str
+    step: str
+    title: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    standing: bool
+    """False once it was taken back."""
+    made_at: datetime | None
+    href: str
+
+
 class KindDocument(Document):
     """A kind of document, with whether this actor may add one now and why not."""
 
@@ -452,6 +468,8 @@ class AttachedList(Document):
     kinds: list[KindDocument]
     fingerprint: str | None
     """Of those that count: an approval is bound to it."""
+    made: list[MadeDocument] = []
+    """What steps of the case have made, the oldest first."""
 
 
 class DelegationDocument(Document):

@@ -168,6 +168,8 @@ def _step_faults(process: Process) -> Iterator[str]:
                 yield f"{where}: unknown role {role} may skip it"
             if step.exhausted == "undo" and step.undo is IMPOSSIBLE:
                 yield f"{where}: exhausted means undo, but it can't be undone"
+            if step.makes is not None and not {"sha256", "size"} <= set(step.result.model_fields):
+                yield f"{where}: makes {step.makes.title}, and its result has no sha256 and size to find it by"
             if not NAME.fullmatch(step.partner):
                 yield f"{where}: partner {step.partner!r} is not a name"
 

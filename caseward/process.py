@@ -107,6 +107,14 @@ PATIENT = Retry(waits=tuple(timedelta(seconds=s) for s in (0.5, 1, 2, 4, 8, 15, 
 
 
 @dataclass(frozen=True)
+class Made:
+    """A content that a step makes: its result names it by `sha256` and `size`, and the object store has it."""
+
+    title: str
+    media_type: str
+
+
+@dataclass(frozen=True)
 class Step(Generic[R]):
     """One named stage of a story, with the one outside change it intends."""
 
@@ -129,6 +137,8 @@ class Step(Generic[R]):
     """How long a partner that acknowledged may take, before `exhausted` applies."""
     each: bool = field(default=False, kw_only=True)
     """Stories tell it by `self.each`, once for every item, of which there may be none."""
+    makes: Made | None = field(default=None, kw_only=True)
+    """Whoever sees the case may take it away."""
 
     @property
     def compensable(self) -> bool:

@@ -1,16 +1,18 @@
 """`caseward case`: where a case stands, what happened to it, and what happens to it now."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.asking import AsJson, CaseRef, Json, address, ask, find_case, pages
-from cli.exits import UNFINISHED
+from cli.asking import AsJson, CaseRef, Json, address, ask, fail, find_case, pages
+from cli.exits import AWAY, MISUSED, NOT_FOUND, UNFINISHED
 from cli.show import age, complain, document, due, lines, moment, table, who, whole, words
 from cli.work import Process, command_of
 
@@ -190,6 +192,66 @@ def timeline(reference: CaseRef, *, as_json: AsJson = False) -> None:
 def _show_entry(entry: Json) -> None:
     reason = f" Reason: {entry['reason']}" if entry["reason"] else ""
     lines(f"{entry['number']:>4}  {moment(entry['at'])}  {who(entry['actor'])}: {entry['sentence']}{reason}")
+
+
+@case.command()
+def documents(reference: CaseRef, *, as_json: AsJson = False) -> None:
+    """The documents of a case, what came of looking at each, and what its steps have made."""
+
+    async def look(client: "Client") -> None:
+        found = await _documents(client, reference)
+        if as_json:
+            document(found)
+            return
+        rows: list[tuple[object, ...]] = []
+        for each in found["documents"]:
+            state = "replaced" if each["replaced_by"] else each["state"]
+            why = " ".join(reason["message"] for reason in each["reasons"])
+            rows.append((each["document_id"], each["name"], state, each["size"], moment(each["uploaded_at"]), why))
+        for each in found["made"]:
+            state = "made" if each["standing"] else "taken back"
+            rows.append((each["effect_key"], each["name"], state, each["size"], moment(each["made_at"]), ""))
+        table(("Document", "Name", "State", "Bytes", "At", "Why"), rows, ids=("Document",))
+
+    ask(look, as_json=as_json)
+
+
+async def _documents(client: "Client", reference: str) -> Json:
+    now = await find_case(client, reference)
+    return await client.get(f"/v1/cases/{now['case_id']}/documents")
+
+
+@case.command()
+def download(
+    reference: CaseRef,
+    which: Annotated[str, typer.Argument(metavar="DOCUMENT", help="As `caseward case documents` names it.")],
+    *,
+    output: Annotated[Path | None, typer.Option(help="Where to; its own name in this folder if left out.")] = None,
+) -> None:
+    """Take a document of a case away, or what a step has made. No file is overwritten."""
+    got: list[tuple[Json, bytes]] = []
+
+    async def fetch(client: "Client") -> int | None:
+        found = await _documents(client, reference)
+        listed = {each["document_id"]: each for each in found["documents"]}
+        wanted = (listed | {each["effect_key"]: each for each in found["made"]}).get(which)
+        if wanted is None:
+            complain(f"The case has no document {which}.")
+            return NOT_FOUND
+        got.append((wanted, b"".join([part async for part in client.download(wanted["href"])])))
+        return None
+
+    ask(fetch)
+    wanted, content = got.pop()
+    if hashlib.sha256(content).hexdigest() != wanted["sha256"]:
+        fail(AWAY, "What came is not what the case has: its hash is another. Nothing was kept.")
+    path = output or Path(Path(wanted["name"]).name)
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except OSError as refused:
+        fail(MISUSED, f"{path} can't be written: {refused.strerror}")
+    lines(f"{path}: {len(content)} bytes, {wanted['media_type']}")
 
 
 @case.command()

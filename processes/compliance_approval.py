@@ -13,6 +13,7 @@ from caseward.process import (
     Documents,
     Escalate,
     ForceCancel,
+    Made,
     Process,
     Role,
     State,
@@ -102,7 +103,12 @@ ENTER = Step(
     "enter_in_register", "Enter it in the register", partner="register", result=Entered, undo="Strike the entry"
 )
 CERTIFY = Step(
-    "make_certificate", "Make the certificate", partner="archive", result=Certificate, undo="Withdraw the certificate"
+    "make_certificate",
+    "Make the certificate",
+    partner="archive",
+    result=Certificate,
+    undo="Withdraw the certificate",
+    makes=Made("Certificate", "application/pdf"),
 )
 SEND = Step("send_certificate", "Mail the certificate's number", partner="mail", result=Mailed, undo=NONE_NEEDED)
 TELL = Step("tell_revoked", "Mail that it is revoked", partner="mail", result=Mailed, undo=NONE_NEEDED)

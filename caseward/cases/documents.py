@@ -1,8 +1,10 @@
 """Adding documents to a case, and reading them back. Their content goes another way: by the object store."""
 
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy import select
@@ -19,6 +21,7 @@ from caseward.documents import (
     AttachedDocument,
     AttachedList,
     KindDocument,
+    MadeDocument,
     ReasonDocument,
 )
 from caseward.errors import (
@@ -196,6 +199,7 @@ async def list_documents(session: AsyncSession, catalogue: Catalogue, *, case_id
         documents=[_document(row, looked.get(str(row.id))) for row in documents],
         kinds=kinds,
         fingerprint=case.documents,
+        made=[_made(process, effect) for effect in await _made_here(session, process, case)],
     )
 
 
@@ -239,3 +243,52 @@ async def find_document(
     if row is None or row.case_id != case_id:
         raise DocumentNotFound
     return document_view(row)
+
+
+async def find_made(
+    session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, effect_key: str, actor: Actor
+) -> Uploaded:
+    """A content that a step of the case made. Raises CaseNotFound, DocumentNotFound."""
+    case = await visible_case(session, catalogue, case_id, actor)
+    process = catalogue[case.process]
+    for effect in await _made_here(session, process, case):
+        if effect.key == effect_key:
+            made = _made(process, effect)
+            return Uploaded(name=made.name, media_type=made.media_type, size=made.size, sha256=made.sha256)
+    raise DocumentNotFound
+
+
+async def _made_here(session: AsyncSession, process: Process, case: Case) -> list[Effect]:
+    steps = [name for name, step in process.steps.items() if step.makes is not None]
+    if not steps:
+        return []
+    # A hash that somebody wrote down by hand is no way to a content that may be another case's.
+    found = await session.scalars(
+        select(Effect)
+        .where(
+            Effect.case_id == case.id,
+            Effect.step.in_(steps),
+            Effect.direction == "do",
+            Effect.outcome == "succeeded",
+            Effect.decision.is_distinct_from("marked_done"),
+        )
+        .order_by(Effect.reserved_at, Effect.key)
+    )
+    return [effect for effect in found if effect.result is not None]
+
+
+def _made(process: Process, effect: Effect) -> MadeDocument:
+    step, result = process.steps[effect.step], effect.result or {}
+    title, media_type = (step.makes.title, step.makes.media_type) if step.makes else (step.title, "")
+    return MadeDocument(
+        effect_key=effect.key,
+        step=effect.step,
+        title=title,
+        name=title + (mimetypes.guess_extension(media_type) or ""),
+        media_type=media_type,
+        size=result["size"],
+        sha256=result["sha256"],
+        standing=effect.standing,
+        made_at=effect.settled_at,
+        href=f"/v1/cases/{effect.case_id}/documents/made/{quote(effect.key, safe='')}",
+    )

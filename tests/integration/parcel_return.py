@@ -4,11 +4,13 @@ from typing import Annotated
 
 from pydantic import Field
 
+from caseward.objects import hash_of
 from caseward.process import (
     NONE_NEEDED,
     DocumentKind,
     Documents,
     ForceCancel,
+    Made,
     Process,
     Role,
     State,
@@ -25,12 +27,24 @@ class Parcel(Strict):
     number: Annotated[str, Field(min_length=1, max_length=40)]
 
 
+NOTE = b"%PDF-1.7 a credit note"
+
+
 class Refunded(Strict):
     reference: str
+    sha256: str = hash_of(NOTE)
+    size: int = len(NOTE)
 
 
 LOOK = Step("look", "Look at the photograph", partner="checker", result=Verdict, undo=NONE_NEEDED, each=True)
-REFUND = Step("pay_back", "Pay back", partner="bank", result=Refunded, undo="Collect it again")
+REFUND = Step(
+    "pay_back",
+    "Pay back",
+    partner="bank",
+    result=Refunded,
+    undo="Collect it again",
+    makes=Made("Credit note", "application/pdf"),
+)
 
 PARCEL_RETURN = Process(
     "parcel_return",

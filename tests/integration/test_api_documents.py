@@ -1,13 +1,15 @@
 """Documents over HTTP: streamed in by whoever may, known by their content, given out to be saved, never half there."""
 
+from base64 import b64encode
 from hashlib import sha256
 from uuid import uuid4
 
 import pytest
 
 from caseward.cases import documents
-from caseward.objects import ObjectMissing
+from caseward.objects import ObjectMissing, hash_of
 from tests.integration.office import DOCUMENT_LIMIT, Json, Office, Person
+from tests.integration.parcel_return import NOTE
 from tests.integration.test_api_input import problem_of
 from tests.pdfs import pdf
 
@@ -192,6 +194,8 @@ class TestReading:
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert "sandbox" in answer.headers["content-security-policy"]
         assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/pdf", "no-store")
+        assert answer.headers["etag"] == f'"{document["sha256"]}"'
+        assert answer.headers["repr-digest"] == f"sha-256=:{b64encode(sha256(pdf()).digest()).decode()}:"
 
     async def test_a_stranger_finds_nothing(self, office: Office, clerk: Person, case: Json):
         document = (await add(clerk, case, pdf())).json()
@@ -204,6 +208,42 @@ class TestReading:
         document, other = (await add(clerk, case, pdf())).json(), await received(clerk)
         answer = await clerk.get(f"/v1/cases/{other['case_id']}/documents/{document['document_id']}")
         problem_of(answer, 404, "document_not_found")
+
+
+class TestWhatAStepMade:
+    @pytest.fixture
+    async def refunded(self, office: Office, clerk: Person, case: Json) -> Json:
+        await office.app.state.wiring.uploads.objects.keep(NOTE, hash_of(NOTE))
+        await office.perform((await clerk.take(case, "refund")).json())
+        return case
+
+    async def test_is_listed_and_taken_away(self, clerk: Person, refunded: Json):
+        (made,) = (await listed(clerk, refunded))["made"]
+        assert (made["title"], made["standing"], made["sha256"]) == ("Credit note", True, hash_of(NOTE))
+        answer = await clerk.get(made["href"])
+        assert (answer.status_code, answer.content) == (200, NOTE)
+        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''Credit%20note.pdf"
+        assert answer.headers["etag"] == f'"{made["sha256"]}"'
+
+    async def test_only_by_who_sees_the_case_and_only_under_it(self, office: Office, clerk: Person, refunded: Json):
+        (made,) = (await listed(clerk, refunded))["made"]
+        problem_of(await office.requester.get(made["href"]), 404, "case_not_found")
+        other = await received(clerk)
+        problem_of(
+            await clerk.get(made["href"].replace(refunded["case_id"], other["case_id"])), 404, "document_not_found"
+        )
+
+    async def test_a_hash_that_somebody_wrote_down_leads_to_no_content(self, office: Office, clerk: Person, case: Json):
+        secret = (await add(clerk, await received(clerk), pdf(title="Another's"))).json()
+        operation = (await clerk.take(case, "refund")).json()
+        await office.perform(operation, rejected_at="pay_back")
+        result = {"reference": "by hand", "sha256": secret["sha256"], "size": secret["size"]}
+        path = f"/v1/cases/{case['case_id']}/overrides/mark_done"
+        done = await office.senior.command(path, {"reason": "Paid by hand", "step": "pay_back", "result": result})
+        assert done.status_code in {200, 202}, done.text
+        assert (await listed(clerk, case))["made"] == []
+        key = f"{operation['operation_id']}:pay_back"
+        problem_of(await clerk.get(f"/v1/cases/{case['case_id']}/documents/made/{key}"), 404, "document_not_found")
 
 
 class TestCrash:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from cli.main import cli
 from cli.tokens import sign_token
 from tests.integration.office import VENDOR, Office, new_key
+from tests.pdfs import pdf
 
 
 class Terminal:
@@ -245,6 +246,21 @@ async def test_claims_are_taken_and_given_back(office: Office):
     assert claimed.exit_code == 0, claimed.output
     assert "Claimed by clerk-7" in (await clerk.run("case", "show", key)).stdout
     assert (await clerk.run("unclaim", key)).exit_code == 0
+
+
+async def test_documents_are_listed_and_taken_away(office: Office, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clerk, key = Terminal(office, "clerk-7", "parcel_clerk"), new_key()
+    opened = json.loads((await clerk.run("open", "parcel-return", key, "--input", "number=7", "--json")).stdout)
+    http = office.person("clerk-7", "parcel_clerk").http
+    path = f"/v1/cases/{opened['case_id']}/documents?kind=receipt&name=receipt.pdf"
+    added = (await http.post(path, content=pdf(), headers={"Idempotency-Key": new_key()})).json()
+    listed = await clerk.run("case", "documents", key)
+    assert added["document_id"] in listed.stdout
+    assert (await clerk.run("case", "download", key, added["document_id"])).exit_code == 0
+    assert (tmp_path / "receipt.pdf").read_bytes() == pdf()
+    assert (await clerk.run("case", "download", key, added["document_id"])).exit_code == 2  # nothing is overwritten
+    assert (await clerk.run("case", "download", key, "none-such")).exit_code == 4
 
 
 async def test_processes_are_listed_and_shown(operator: Terminal):

@@ -26,7 +26,7 @@ class TestCheck:
     def test_sound_declarations_are_called_so(self):
         done = CliRunner().invoke(cli, ["check", "vendor_onboarding"])
         size = "12 states, 10 transitions, 10 steps"
-        said = rf"vendor_onboarding: sound \({size}; \d+ situations, \d+ commands, \d+ outcomes\)\n"
+        said = rf"vendor_onboarding: sound \({size}; \d+ situations, \d+ commands, \d+ outcomes, \d+ replays\)\n"
         assert done.exit_code == 0
         assert re.fullmatch(said, done.output)
 

@@ -22,6 +22,7 @@ from caseward.process import (
     Documents,
     Escalate,
     ForceCancel,
+    Made,
     Nothing,
     Process,
     Role,
@@ -263,6 +264,10 @@ WRONG: dict[str, tuple[Process, str]] = {
     "undo of the impossible": (
         with_step(undo=IMPOSSIBLE, exhausted="undo"),
         "step book: exhausted means undo, but it can't be undone",
+    ),
+    "made": (
+        with_step(makes=Made("Certificate", "application/pdf")),
+        "step book: makes Certificate, and its result has no sha256 and size to find it by",
     ),
     "partner": (with_step(partner="The Calendar"), "step book: partner 'The Calendar' is not a name"),
     # states

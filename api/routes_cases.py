@@ -8,10 +8,11 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import etag
+from api.bodies import Storable
 from api.deps import CurrentActor, EvidenceReader, OutboxOperator, OutboxReader, Session, Wired
 from api.responses import DOWNLOAD, NO_STORE, READING, READING_CASE, problems, success
 from caseward.cases import queries
-from caseward.cases.commands import requeue_message
+from caseward.cases.commands import dismiss_message, requeue_message
 from caseward.cases.export import evidence, file_name
 from caseward.documents import (
     CaseDocument,
@@ -23,6 +24,7 @@ from caseward.documents import (
     ReplayPlan,
     Timeline,
 )
+from caseward.overrides import Why
 from caseward.process import Strict
 from caseward.situation import ConditionName
 
@@ -73,6 +75,17 @@ async def get_case(
     document = await queries.get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
     response.headers["ETag"] = etag(document.etag)
     return document
+
+
+class Dismissal(Strict):
+    """Why it needs no delivery any more."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The mail did arrive"}]})
+
+    reason: Why
+
+
+_DISMISSAL = {"example": {"summary": "Works as it stands", "value": {"reason": "The mail did arrive"}}}
 
 
 class PlanRequest(Strict):
@@ -157,4 +170,24 @@ async def requeue(
     """Release a parked message for another try. Doing it twice does it once, so it needs no Idempotency-Key."""
     async with wiring.command() as session:
         message = await requeue_message(session, wiring.catalogue, message_id=message_id, actor=actor)
+        return queries.message_document(message)
+
+
+@router.post(
+    "/outbox/{message_id}/dismiss",
+    operation_id="dismiss_message",
+    tags=["Outbox"],
+    responses=problems(400, 401, 403, 404, 409, 413, 422, 503),
+)
+async def dismiss(
+    wiring: Wired,
+    actor: OutboxOperator,
+    message_id: Annotated[int, Path(ge=1, le=MAX_ID)],
+    body: Annotated[Dismissal, Storable, Body(openapi_examples=_DISMISSAL)],  # pyright: ignore[reportArgumentType]
+) -> MessageDocument:
+    """Give up a parked message that needs no delivery any more. Doing it twice does it once, so it needs no key."""
+    async with wiring.command() as session:
+        message = await dismiss_message(
+            session, wiring.catalogue, message_id=message_id, actor=actor, reason=body.reason
+        )
         return queries.message_document(message)

@@ -58,6 +58,7 @@ SENTENCES: dict[str, str] = {
     "effect.landed_late": "{title}: {partner} reported success after it was given up.",
     "message.parked": "A message to {destination} could not be delivered: {message}",
     "message.requeued": "A parked message to {destination} was released.",
+    "message.dismissed": "A parked message to {destination} was dismissed: it will not be delivered.",
 }
 
 

@@ -6,6 +6,7 @@ CasewardError
 │   ├── CaseNotFound              404
 │   ├── OperationNotFound         404
 │   ├── MessageNotFound           404
+│   ├── MessageNeeded             409
 │   ├── BulkNotFound              404
 │   ├── PauseNotFound             404
 │   ├── DelegationNotFound        404
@@ -87,6 +88,17 @@ class OperationNotFound(CommandRefused):
 
     def __init__(self) -> None:
         super().__init__("No operation has this id.")
+
+
+class MessageNeeded(CommandRefused):
+    """An unfinished operation, or a partner's answer that was not taken in yet, depends on this message."""
+
+    code = "message_needed"
+    status = 409
+    title = "Still needed"
+
+    def __init__(self) -> None:
+        super().__init__("An unfinished operation, or a partner's answer that was not taken in yet, depends on it.")
 
 
 class MessageNotFound(CommandRefused):

@@ -1,4 +1,4 @@
-"""`caseward outbox`: messages that could not be delivered, and releasing them."""
+"""`caseward outbox`: messages that could not be delivered; releasing and dismissing them."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,9 @@ from cli.work import show_messages
 if TYPE_CHECKING:
     from cli.client import Client
 
-outbox = typer.Typer(help="Look at messages that wait, and release those that are parked.", no_args_is_help=True)
+outbox = typer.Typer(
+    help="Look at messages that wait, and release or dismiss those that are parked.", no_args_is_help=True
+)
 
 
 @outbox.command("list")
@@ -31,6 +33,25 @@ def list_(
             show_messages(found["messages"])
 
     ask(look, as_json=as_json)
+
+
+@outbox.command()
+def dismiss(
+    message: Annotated[int, typer.Argument(metavar="MESSAGE")],
+    *,
+    reason: Annotated[str, typer.Option(help="Why it needs no delivery any more; stands in the timeline.")],
+    as_json: AsJson = False,
+) -> None:
+    """Give up a parked message that needs no delivery any more, such as a mail that did arrive."""
+
+    async def order(client: "Client") -> None:
+        found = await send(client, f"/v1/outbox/{message}/dismiss", {"reason": reason}, key=None)
+        if as_json:
+            document(found)
+        else:
+            lines(f"Message {found['message_id']} is dismissed.")
+
+    ask(order, as_json=as_json)
 
 
 @outbox.command()

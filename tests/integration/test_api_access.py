@@ -215,6 +215,7 @@ COMMANDS = {
     CASE + "/overrides/pause": {OPERATOR, SENIOR},
     CASE + "/overrides/resume": {OPERATOR, SENIOR},
     "/v1/outbox/{message_id}/requeue": {OPERATOR, SENIOR},
+    "/v1/outbox/{message_id}/dismiss": {OPERATOR, SENIOR},
     "/v1/bulk": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/continue": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/stop": {OPERATOR, SENIOR},
@@ -227,6 +228,7 @@ NO_CASE = {
     "/v1/vendor-onboarding",
     "/v1/parcel-return",
     "/v1/outbox/{message_id}/requeue",
+    "/v1/outbox/{message_id}/dismiss",
     "/v1/bulk",
     "/v1/bulk/{bulk_id}/continue",
     "/v1/bulk/{bulk_id}/stop",
@@ -257,7 +259,11 @@ READS = {
 }
 
 # Who may depends on more than a role: see test_api_documents.py and test_api_delegations.py.
-ELSEWHERE = {CASE + "/documents/{document_id}", "/v1/delegations/{delegation_id}/end"}
+ELSEWHERE = {
+    CASE + "/documents/{document_id}",
+    CASE + "/documents/made/{effect_key}",
+    "/v1/delegations/{delegation_id}/end",
+}
 FOR_SOME_ROLES = {
     "/v1/outbox",
     "/v1/callbacks",

@@ -216,6 +216,10 @@ class TestWork:
         assert str(message) in shown
         assert "caseward outbox requeue" in shown
         assert (await operator.run("outbox", "requeue", str(message))).exit_code == 0
+        message = await office.park_a_message(await office.draft())
+        dismissed = await operator.run("outbox", "dismiss", str(message), "--reason", "It did arrive")
+        assert dismissed.exit_code == 0, dismissed.output
+        assert (await operator.run("outbox", "dismiss", str(message), "--reason", "Again")).exit_code == 4
         assert "parked" not in json.loads((await requester.run("work", "--json")).stdout)
 
 

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text, update
 
-from caseward.cases.commands import note_parked, requeue_message
+from caseward.cases.commands import dismiss_message, note_parked, requeue_message
 from caseward.cases.locked import lock_case
 from caseward.db.tables import Message
-from caseward.errors import MessageNotFound
+from caseward.errors import MessageNeeded, MessageNotFound
 from caseward.messages import News
 from caseward.outbox import store
 from caseward.outbox.dispatcher import AWAY, MAX_TRIES, DestinationAway, Dispatcher
@@ -333,6 +333,38 @@ class TestPoison:
         assert (await case.row()).version > version
         await dispatcher.dispatch_due()
         assert destination.operations[-1] == poison.operation_id
+
+    async def test_is_dismissed_for_good_with_a_reason(self, desk, dispatcher):
+        case = await desk.open()
+        async with desk.database.transaction() as session:
+            session.add(Message(destination="mail", case_id=case.id, operation_id=None, payload={}, parked=True))
+        message = (await case.messages())[-1]
+        async with desk.database.transaction() as session:
+            await dismiss_message(
+                session, desk.catalogue, message_id=message.id, actor=OPERATOR, reason="It did arrive"
+            )
+        entry = (await case.entries())[-1]
+        assert (entry.type, entry.actor_id, entry.reason) == ("message.dismissed", OPERATOR.id, "It did arrive")
+        dismissed = (await case.messages())[-1]
+        assert (dismissed.parked, dismissed.error) == (False, "dismissed: It did arrive")
+        assert dismissed.dispatched_at is not None
+        with pytest.raises(MessageNotFound):
+            async with desk.database.transaction() as session:
+                await dismiss_message(session, desk.catalogue, message_id=message.id, actor=OPERATOR, reason="Again")
+
+    async def test_is_not_dismissed_while_its_operation_waits_for_it(self, desk, dispatcher, destination):
+        case, poison = await self.poisoned(desk, dispatcher, destination)
+        for _ in range(MAX_TRIES):
+            await dispatcher.dispatch_due()
+            await time_passes(desk)
+        message = (await case.messages())[-1]
+        with pytest.raises(MessageNeeded):
+            async with desk.database.transaction() as session:
+                await dismiss_message(
+                    session, desk.catalogue, message_id=message.id, actor=OPERATOR, reason="Let it be"
+                )
+        assert (await case.messages())[-1].parked
+        assert poison.operation_id == message.operation_id
 
     async def test_only_what_is_parked_can_be_released(self, desk, dispatcher):
         case = await desk.open()

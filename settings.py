@@ -130,6 +130,17 @@ class Settings(BaseSettings):
         description="The public keys bearer tokens are checked with; made by the embedded stack at its first start",
     )
 
+    demo_sign_in: bool = Field(
+        default_factory=lambda data: data["database_url"] is None and data["env"] != "production",
+        description="The console lets anybody be any of the demo people; by default on the embedded database only",
+    )
+    temporal_ui_url: str | None = Field(
+        default_factory=lambda data: (
+            f"http://127.0.0.1:{data['temporal_ui_port']}" if data["temporal_address"] is None else None
+        ),
+        description="Where the console finds Temporal's Web UI; empty = that of the embedded Temporal, or none",
+    )
+
     callback_secret: str | None = Field(
         default=None,
         repr=False,
@@ -159,11 +170,23 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _nobody_is_anybody_in_production(self) -> Self:
+        if self.env == "production" and self.demo_sign_in:
+            message = "CASEWARD_DEMO_SIGN_IN is for trying things out, and production is not"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _no_password_in_the_clear(self) -> Self:
         if self.smtp_password is not None and not self.smtp_starttls:
             message = "CASEWARD_SMTP_PASSWORD needs CASEWARD_SMTP_STARTTLS=true, or everybody on the way could read it"
             raise ValueError(message)
         return self
+
+    @property
+    def temporal_ui(self) -> str | None:
+        """Where Temporal's Web UI shows the workflows of our namespace."""
+        return f"{self.temporal_ui_url}/namespaces/{self.temporal_namespace}" if self.temporal_ui_url else None
 
     @classmethod
     def read(cls) -> Self:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import uvicorn
 
 from api.app import create_app
+from api.console import Console
 from api.logs import set_up_logs
 from api.notices import Notices
 from api.tokens import Verifier
@@ -53,7 +54,8 @@ def main() -> None:
         file=settings.data_dir / "sandbox" / "callback-secret",
     )
     uploads = Uploads(Objects.connect(settings.documents_url), settings.document_limit)
-    app = create_app(database, CATALOGUE, verifier, signatures, uploads)
+    console = Console(demo_sign_in=settings.demo_sign_in, temporal_ui=settings.temporal_ui)
+    app = create_app(database, CATALOGUE, verifier, signatures, uploads, console)
     config = uvicorn.Config(
         app,
         host=settings.api_host,

@@ -18,6 +18,8 @@ from api import (
     routes_proposals,
     routes_stream,
 )
+from api.console import Console
+from api.console.routes import add_console
 from api.deps import Wiring
 from api.errors import add_error_handlers
 from api.front import Front
@@ -63,8 +65,10 @@ def create_app(
     verifier: Verifier,
     signatures: Signatures | None = None,
     uploads: Uploads | None = None,
+    console: Console | None = None,
 ) -> FastAPI:
-    """The ASGI application; without `signatures` it accepts no partner's callback, without `uploads` no document.
+    """The ASGI application; without `signatures` it accepts no partner's callback, without `uploads` no document, and
+    without `console` it has no pages.
 
     Raises ValueError for a process whose path is taken.
     """
@@ -107,6 +111,8 @@ def create_app(
         routes_health.router,
     ):
         app.include_router(router)
+    if console is not None:
+        add_console(app, console, verifier)
     app.openapi = lambda: _openapi(app)  # pyright: ignore[reportAttributeAccessIssue]
     return app
 

@@ -564,3 +564,17 @@ class Known(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[JSON]
     changed_at: Mapped[datetime]
+
+
+class SignIn(Base):
+    """Somebody signed in to the console: by the hash of what their cookie holds, never by the thing itself."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (Index("ix_sessions_expires", "expires_at"),)
+
+    key_hash: Mapped[bytes] = mapped_column(primary_key=True)
+    actor_id: Mapped[str]
+    roles: Mapped[list[str]]
+    created_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    expires_at: Mapped[datetime]

@@ -14,6 +14,7 @@ import uvicorn
 from sqlalchemy import func, select
 
 from api.app import create_app
+from api.console import Console
 from api.tokens import Verifier
 from api.uploads import Uploads
 from api.webhooks import Signatures
@@ -36,6 +37,7 @@ Json = dict[str, Any]
 VENDOR: Json = Vendor.model_config["json_schema_extra"]["examples"][0]
 CATALOGUE = Catalogue([VENDOR_ONBOARDING, PARCEL_RETURN])
 numbers = count(1)
+CONSOLE = Console(demo_sign_in=True)
 DOCUMENT_LIMIT = 2_000_000  # bytes: beyond what waits in memory, and beyond what any other body may have
 CALLBACK_SECRET, PREVIOUS_SECRET = uuid4().hex, uuid4().hex  # masters, from which each partner's own is derived
 
@@ -225,7 +227,7 @@ async def office_on(settings: Settings):
         parts.push_async_callback(database.close)
         verifier = Verifier(settings.jwks_file, issuer=settings.token_issuer, audience=settings.token_audience)
         uploads = Uploads(Objects.connect(settings.documents_url), DOCUMENT_LIMIT)
-        app = create_app(database, CATALOGUE, verifier, Signatures(CALLBACK_SECRET, PREVIOUS_SECRET), uploads)
+        app = create_app(database, CATALOGUE, verifier, Signatures(CALLBACK_SECRET, PREVIOUS_SECRET), uploads, CONSOLE)
         config = uvicorn.Config(app, port=settings.api_port, lifespan="on", access_log=False, log_config=None)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server._serve())

@@ -66,6 +66,26 @@ class TestSecrets:
         assert "hunter2" not in str(refused.value)
 
 
+class TestDemoSignIn:
+    def test_only_on_the_embedded_database_unless_somebody_says_so(self):
+        assert Settings(database_url=None).demo_sign_in
+        assert not Settings(database_url="postgresql://db.example/caseward").demo_sign_in
+        assert Settings(database_url="postgresql://db.example/caseward", demo_sign_in=True).demo_sign_in
+
+    def test_never_in_production(self, tmp_path):
+        own = {
+            "env": "production",
+            "database_url": "postgresql://db.example/caseward",
+            "temporal_address": "temporal.example:7233",
+            "jwks_file": tmp_path / "jwks.json",
+            "callback_secret": "secret",
+            "documents_url": "file:///documents",
+        }
+        assert not Settings(**own).demo_sign_in
+        with pytest.raises(ValidationError, match="DEMO_SIGN_IN"):
+            Settings(**own, demo_sign_in=True)
+
+
 class TestPassingOn:
     def test_a_child_process_reads_the_same_settings(self, monkeypatch):
         ours = Settings(api_port=8001, temporal_overrides=("retry",), data_dir=Path("somewhere"))

@@ -53,6 +53,9 @@ class CaseQuery(BaseModel):
     business_key: Text | None = None
     assignee: Annotated[Text | None, Field(description="The id of who has claimed them")] = None
     proposals: Annotated[bool | None, Field(description="Whether something waits for confirmation")] = None
+    overdue: Annotated[
+        bool | None, Field(description="Whether the state's deadline has passed, and nothing is under way")
+    ] = None
     q: Search | None = None
     cursor: Cursor | None = None
     limit: Limit = queries.PAGE

@@ -68,8 +68,11 @@ def _by_end(key: tuple[int, str]) -> tuple[bool, int]:
     return key[1] == "out", key[0]
 
 
-def diagram(process: Process, *, current: str | None = None, visited: Collection[str] = ()) -> str:
-    """The picture; `current` and `visited` mark where one case stands, and where it has been."""
+def diagram(process: Process, *, current: str | None = None, visited: Collection[str] = (), styled: bool = True) -> str:
+    """The picture; `current` and `visited` mark where one case stands, and where it has been.
+
+    Where `styled` is false it takes its colours from the page around it, which may forbid styles of its own.
+    """
     arrows = list(_arrows(process))
     order = _order(process, arrows)
     rows = {name: _Row(name) for name in order}
@@ -95,7 +98,7 @@ def diagram(process: Process, *, current: str | None = None, visited: Collection
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="cw-diagram" role="img" {size}>',
         f"<title>{escape(process.title)}: its states and what leads from one to another</title>",
-        f"<style>{STYLE}</style>",
+        *([f"<style>{STYLE}</style>"] if styled else []),
         f'<rect class="paper" width="{width:.0f}" height="{height:.0f}"/>',
         *_opening(process, x + BOX / 2),
     ]

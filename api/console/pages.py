@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -10,6 +11,7 @@ from typing import Any
 
 from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
 STATIC = Path(str(files("api.console") / "static"))
@@ -72,6 +74,23 @@ def age(at: datetime, now: datetime | None = None) -> str:
     return f"{amount} ago" if seconds >= 0 else f"in {amount}"
 
 
+class Verbatim(str):
+    """What a form must send back as it is, whatever it looks like."""
+
+    __slots__ = ()
+
+
+def readable(value: Any) -> Any:
+    """Text that stays where it stands: control and direction characters show as escapes."""
+    if not isinstance(value, str) or isinstance(value, (Markup, Verbatim)) or value.isprintable():
+        return value
+    return "".join(each if _harmless(each) else each.encode("unicode_escape").decode() for each in value)
+
+
+def _harmless(character: str) -> bool:
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+
+
 def pretty(value: Any) -> str:
     """JSON as people can read it."""
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
@@ -84,6 +103,7 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=readable,
     )
     environment.filters |= {
         "words": words,
@@ -91,6 +111,7 @@ def _environment() -> Environment:
         "instant": instant,
         "age": age,
         "pretty": pretty,
+        "verbatim": Verbatim,
     }
     environment.globals["static"] = static  # pyright: ignore[reportArgumentType]
     return environment
@@ -105,6 +126,7 @@ def page(request: Request, template: str, *, status: int = 200, **context: Any) 
         session=getattr(request.state, "session", None),
         places=request.app.state.places,
         here=request.url.path,
+        request_url=f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
         console=request.app.state.console,
         now=datetime.now(UTC),
         **context,

@@ -1,16 +1,210 @@
-"""Work: what needs a person now."""
+"""Work: what needs a person now, why, since when, and the next action at hand."""
 
-from fastapi import Request, Response
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from fastapi import Path, Query, Request, Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.responses import RedirectResponse
 
 from api.console import Place
+from api.console.case import act_href
 from api.console.door import Operator, console_router
 from api.console.pages import page
+from api.deps import AnyOf, Wired, Wiring
+from api.routes_cases import MAX_ID, Cursor, Search, Text
+from caseward.cases import queries
+from caseward.cases.commands import requeue_message
+from caseward.documents import ActionDocument, CaseDocument, CaseRow, MessageDocument
+from caseward.errors import CaseNotFound
+from caseward.process import AUDITOR, OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
+from caseward.situation import Actor, ConditionName
 
 router = console_router()
 PLACE = Place("Work", "/console/work")
 
+SOME, A_PAGE = 6, 25  # cases of each section at a glance, and of one list
+SEES_OUTBOX = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
+RELEASES = frozenset({OPERATOR, SENIOR_OPERATOR})
+# What suggests itself first, by condition; anything else is a click further, on the case's page.
+SUGGESTED = {"blocked": "retry", "retrying": "retry", "paused": "resume"}
+
+
+def _given(value: object) -> object:
+    """What a form leaves empty was not asked for."""
+    return None if value == "" else value
+
+
+def _wanted(value: object) -> object:
+    """`/console/work?overdue=` asks for nothing."""
+    return {"": None, "on": True}.get(str(value), value) if isinstance(value, str) else value
+
+
+Maybe = BeforeValidator(_given)
+Flag = Annotated[bool | None, BeforeValidator(_wanted)]
+
+
+class Filter(BaseModel):
+    """What the list may be asked for, as it stands in the address."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    condition: Annotated[ConditionName | None, Maybe] = None
+    process: Annotated[Text | None, Maybe] = None
+    recovery_owner: Annotated[Text | None, Maybe] = None
+    waiting_on: Annotated[Text | None, Maybe] = None
+    assignee: Annotated[Text | None, Maybe] = None
+    proposals: Flag = None
+    overdue: Flag = None
+    q: Annotated[Search | None, Maybe] = None
+    cursor: Annotated[Cursor | None, Maybe] = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The filters that are set, as they stand in an address."""
+        found = self.model_dump(exclude_none=True, exclude={"cursor"})
+        return {name: "true" if value is True else str(value) for name, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case in the list, with what its document says."""
+
+    row: CaseRow
+    case: CaseDocument
+    next: ActionDocument | None
+    """What this actor may do about it first."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Cases that need the same kind of move."""
+
+    title: str
+    rows: Sequence[Row]
+    more: str | None
+    """The address of the whole list, where there is more of it."""
+
 
 @router.get("/console/work")
-async def work(request: Request, actor: Operator) -> Response:
-    """What needs this actor, or anybody."""
-    return page(request, "work.html", actor=actor)
+async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotated[Filter, Query()]) -> Response:
+    """What needs this actor, or anybody; with a filter, one list of it."""
+    shown: dict[str, Any] = {
+        "actor": actor,
+        "act_href": act_href,
+        "wanted": wanted,
+        "views": _views(actor),
+        "choices": _choices(wiring),
+    }
+    if wanted.named:
+        async with wiring.database.transaction() as session:
+            await queries.snapshot(session)
+            section = await _section(session, wiring, actor, "Cases", wanted, limit=A_PAGE)
+        only = section.rows[0].row if len(section.rows) == 1 and wanted.named.keys() == {"q"} else None
+        if only is not None and wanted.cursor is None:
+            return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
+        return page(request, "work.html", sections=[section], parked=(), releases=False, **shown)
+    sections: list[Section] = []
+    parked: Sequence[MessageDocument] = ()
+    async with wiring.database.transaction() as session:
+        await queries.snapshot(session)
+        for title, view in _glance(wiring.catalogue, actor):
+            sections.append(await _section(session, wiring, actor, title, view, limit=SOME))
+        if SEES_OUTBOX & actor.roles:
+            parked = (await queries.parked_messages(session, parked=True)).messages
+    sections = [section for section in sections if section.rows]
+    return page(request, "work.html", sections=sections, parked=parked, releases=bool(RELEASES & actor.roles), **shown)
+
+
+async def _section(
+    session: AsyncSession, wiring: Wiring, actor: Actor, title: str, wanted: Filter, *, limit: int
+) -> Section:
+    asked = queries.CaseFilter(**wanted.model_dump(), limit=limit)
+    found = await queries.list_cases(session, wiring.catalogue, wanted=asked, actor=actor)
+    rows: list[Row] = []
+    for row in found.cases:
+        try:
+            case = await queries.get_case(session, wiring.catalogue, case_id=row.case_id, actor=actor)
+        except CaseNotFound:
+            continue
+        rows.append(Row(row, case, _next(case)))
+    more = None
+    if found.next:
+        query = dict(wanted.named)
+        if limit == A_PAGE:
+            query["cursor"] = parse_qs(urlsplit(found.next).query)["cursor"][0]
+        more = f"/console/work?{urlencode(query)}"
+    return Section(title, rows, more)
+
+
+def _next(case: CaseDocument) -> ActionDocument | None:
+    allowed = [action for action in case.actions if action.allowed]
+    first = SUGGESTED.get(case.condition)
+    moves = [action for action in allowed if action.kind == "transition" and case.condition == "waiting"]
+    return next((action for action in allowed if action.name == first), next(iter(moves), None))
+
+
+def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter]]:
+    """What is looked at without being asked, the most urgent first."""
+    waiting = {state.waiting_on for process in catalogue.values() for state in process.states}
+    called = {
+        state.deadline.then.role
+        for process in catalogue.values()
+        for state in process.states
+        if state.deadline and isinstance(state.deadline.then, Escalate)
+    }
+    mine = sorted(role for role in actor.roles if role in waiting | called)
+    return [
+        ("Blocked", Filter(condition="blocked")),
+        ("To be confirmed", Filter(proposals=True)),
+        *(
+            (f"Waiting for you as {role.replace('_', ' ')}", Filter(condition="waiting", waiting_on=role))
+            for role in mine
+        ),
+        ("Claimed by you", Filter(assignee=actor.id)),
+        ("Overdue", Filter(overdue=True)),
+        ("Trying again", Filter(condition="retrying")),
+        ("Being taken back", Filter(condition="undoing")),
+        ("Paused", Filter(condition="paused")),
+    ]
+
+
+def _views(actor: Actor) -> list[tuple[str, str]]:
+    """Addresses worth a click."""
+    views: list[tuple[str, dict[str, str]]] = [
+        ("At a glance", {}),
+        ("Blocked", {"condition": "blocked"}),
+        ("To be confirmed", {"proposals": "true"}),
+        ("Overdue", {"overdue": "true"}),
+        ("Claimed by you", {"assignee": actor.id}),
+        ("Running", {"condition": "running"}),
+        ("Done", {"condition": "done"}),
+    ]
+    return [(title, f"/console/work{'?' + urlencode(query) if query else ''}") for title, query in views]
+
+
+def _choices(wiring: Wiring) -> dict[str, list[tuple[str, str]]]:
+    """What the filters may be set to, as declared."""
+    processes = list(wiring.catalogue.values())
+    teams = {team for process in processes for team in process.teams}
+    roles = {role.name: role.title for process in processes for role in process.roles}
+    conditions = ("blocked", "paused", "undoing", "retrying", "waiting", "running", "queued", "done")
+    return {
+        "condition": [(name, name) for name in conditions],
+        "process": [(process.name, process.title) for process in processes],
+        "recovery_owner": [(team, team.replace("_", " ")) for team in sorted(teams | {OPERATOR})],
+        "waiting_on": [*roles.items(), *((partner, f"partner {partner}") for partner in sorted(wiring.partners))],
+    }
+
+
+@router.post("/console/messages/{message_id}/requeue")
+async def requeue(wiring: Wired, actor: Operator, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
+    """Release a parked message. Raises ActionNotAllowed, MessageNotFound."""
+    await AnyOf(*RELEASES)(actor)
+    async with wiring.command() as session:
+        message = await requeue_message(session, wiring.catalogue, message_id=message_id, actor=actor)
+    return RedirectResponse(f"/console/cases/{message.case_id}", HTTPStatus.SEE_OTHER)

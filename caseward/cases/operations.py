@@ -188,14 +188,19 @@ async def accept_force_cancel(work: LockedCase, request: Request) -> Operation:
         from_state=resting(work, voided),
         subject_revision=work.case.subject_revision,
     )
-    await know_given_up(work)
-    offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
-    if voided is not None:
-        offsets += [effect for effect in await effects_of(work, voided) if effect not in offsets]
-    await take_over(work, operation, voided=voided, offsets=offsets)
+    await take_over(work, operation, voided=voided, offsets=await all_that_stands(work))
     pending = work.process.force_cancel.pending
     await begin(work, operation, pending=pending, work_to_do=_owes(work))
     return operation
+
+
+async def all_that_stands(work: LockedCase) -> list[Effect]:
+    """What stopping the case has to take back."""
+    await know_given_up(work)
+    offsets = [effect for effect in work.effects.values() if needs_offset(work.process, effect)]
+    if work.operation is not None:
+        offsets += [effect for effect in await effects_of(work, work.operation) if effect not in offsets]
+    return offsets
 
 
 async def know_given_up(work: LockedCase) -> None:

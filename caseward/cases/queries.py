@@ -11,12 +11,13 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import and_, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, left_standing, reused, undoes
+from caseward.cases.operations import all_that_stands, effects_of
 from caseward.cases.pauses import NUMBERS, paused_processes
 from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
@@ -34,6 +35,7 @@ from caseward.documents import (
     MessageDocument,
     MessageList,
     OperationDocument,
+    PlannedStep,
     ReplayPlan,
     Timeline,
     case_document,
@@ -43,9 +45,9 @@ from caseward.documents import (
 )
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
-from caseward.policy import Action, decide
+from caseward.policy import Action, decide, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
-from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView
+from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, effect_title
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
@@ -64,14 +66,18 @@ class CaseFilter:
     assignee: str | None = None
     proposals: bool | None = None
     """Whether something of it waits for confirmation."""
+    overdue: bool | None = None
+    """Whether its state's deadline has passed, and nothing is under way."""
     q: str | None = None
     cursor: str | None = None
     limit: int = PAGE
 
 
 async def snapshot(session: AsyncSession) -> None:
-    """Make every read of this transaction see the same instant. Call it first."""
-    await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+    """Make every read of this transaction see the same instant. Call it first; more than once is once."""
+    if not session.info.get("snapshot"):
+        await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+        session.info["snapshot"] = True
 
 
 async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor) -> CaseDocument:
@@ -109,6 +115,37 @@ async def get_plan(
     return (await plan_replay(work, step)).document
 
 
+async def get_offsets(
+    session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, override: str, actor: Actor
+) -> list[PlannedStep]:
+    """What `undo` or `force_cancel` would take back if it were accepted now, the latest first; changes nothing.
+
+    Raises CaseNotFound.
+    """
+    await snapshot(session)
+    case = await visible_case(session, catalogue, case_id, actor)
+    work = await read_case(session, catalogue, case)
+    standing = await session.scalars(select(Effect).where(Effect.case_id == case.id, Effect.standing))
+    work.effects.update({effect.key: effect for effect in standing})
+    if override == "force_cancel":
+        offsets = await all_that_stands(work)
+    else:
+        target = undo_target(await whole_situation(work, actor))
+        offsets = await effects_of(work, await session.get_one(Operation, target.id)) if target else []
+    offsets.sort(key=lambda effect: (effect.reserved_at, effect.key), reverse=True)
+    return [
+        PlannedStep(
+            step=effect.step,
+            item=effect.item,
+            title=effect_title(work.process, effect.step, "undo"),
+            action="offset",
+            effect=effect.key,
+            unknown=effect.outcome == "unknown",
+        )
+        for effect in offsets
+    ]
+
+
 async def get_operation(
     session: AsyncSession, catalogue: Catalogue, *, operation_id: UUID, actor: Actor
 ) -> OperationDocument:
@@ -121,6 +158,17 @@ async def get_operation(
     if not process.visible_to(actor.roles):
         raise OperationNotFound
     return (await operation_documents(session, process, [operation]))[0]
+
+
+async def latest_operations(
+    session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor, limit: int = PAGE
+) -> list[OperationDocument]:
+    """The case's operations, the newest first. Raises CaseNotFound."""
+    await snapshot(session)
+    case = await visible_case(session, catalogue, case_id, actor)
+    query = select(Operation).where(Operation.case_id == case_id).order_by(Operation.accepted_at.desc())
+    rows = list(await session.scalars(query.limit(limit)))
+    return await operation_documents(session, catalogue[case.process], rows)
 
 
 async def operation_documents(
@@ -297,6 +345,10 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
             query = query.where(getattr(Case, name) == value)
     if wanted.proposals is not None:
         query = query.where(Case.proposals > 0 if wanted.proposals else Case.proposals == 0)
+    if wanted.overdue is not None:
+        at_rest = and_(Case.deadline_at.is_not(None), Case.operation_id.is_(None))
+        late = and_(at_rest, Case.deadline_at < func.now())
+        query = query.where(late if wanted.overdue else or_(~at_rest, Case.deadline_at >= func.now()))
     if wanted.q:
         query = query.where(_matches(wanted.q))
     if wanted.cursor:
@@ -308,8 +360,8 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     if len(rows) > wanted.limit:
         rows = rows[: wanted.limit]
         kept = {name: getattr(wanted, name) for name in (*exact, "q") if getattr(wanted, name) is not None}
-        if wanted.proposals is not None:
-            kept["proposals"] = str(wanted.proposals).lower()
+        flags = {"proposals": wanted.proposals, "overdue": wanted.overdue}
+        kept |= {name: str(flag).lower() for name, flag in flags.items() if flag is not None}
         cursor = _encode(rows[-1].changed_at, rows[-1].id)
         following = "/v1/cases?" + urlencode({**kept, "limit": wanted.limit, "cursor": cursor})
     return CaseList(cases=[_row(catalogue, case, paused.get(case.process)) for case in rows], next=following)
@@ -371,6 +423,23 @@ async def get_timeline(
     rows = rows[:limit]
     following = f"/v1/cases/{case_id}/timeline?after={rows[-1].number}&limit={limit}" if more else None
     return Timeline(case_id=case_id, entries=[_entry(row) for row in rows], next=following)
+
+
+async def latest_entries(
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    case_id: UUID,
+    actor: Actor,
+    before: int | None = None,
+    limit: int = MAX_PAGE,
+) -> list[EntryDocument]:
+    """The entries before number `before`, or the latest of all, the newest first. Raises CaseNotFound."""
+    await visible_case(session, catalogue, case_id, actor)
+    query = select(Entry).where(Entry.case_id == case_id).order_by(Entry.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(Entry.number < before)
+    return [_entry(row) for row in await session.scalars(query)]
 
 
 def _entry(row: Entry) -> EntryDocument:

@@ -1,0 +1,402 @@
+"""Acting on a case: a form for every action, made from its schema, and the very commands that the API's routes call.
+
+A form is bound to what its reader saw: the case's tag, and the number of the last entry. Whoever acts on what is no
+more is refused, and told what changed and by whom. The form's key is made with it: a second click is the same command.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated, Any, Literal, cast
+from uuid import UUID, uuid4
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse
+
+from api.bodies import Confirming, Declining, transition_body
+from api.console import forms
+from api.console.case import act_href, case_page, changes_since, read_page
+from api.console.consequences import consequences
+from api.console.door import Form, Operator, SealedForm, console_router
+from api.console.pages import page
+from api.deps import Wired, Wiring
+from api.routes_cases import MAX_NUMBER
+from caseward.cases.commands import (
+    Accepted,
+    Envelope,
+    field_errors,
+    request_claim,
+    request_override,
+    request_transition,
+)
+from caseward.cases.confirming import confirm_proposal, decline_proposal
+from caseward.cases.queries import get_case, get_operation, get_plan, latest_entries
+from caseward.claims import ClaimInput
+from caseward.documents import ActionDocument, AnswerDocument, CaseDocument, ProposalDocument, ReplayPlan
+from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
+from caseward.overrides import OVERRIDES
+from caseward.process import Nothing
+from caseward.situation import UNDO_SUFFIX, Actor
+
+router = console_router()
+
+Kind = Literal["transition", "override", "claim"]
+Answer = Literal["confirm", "decline"]
+Name = Annotated[str | None, Query(max_length=200)]
+# What every form carries beside its fields.
+CARRIED = frozenset({"key", "etag", "seen", "more"})
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Acting:
+    """An action of a case as its document shows it, on its way to becoming a form."""
+
+    wiring: Wiring
+    actor: Actor
+    case: CaseDocument
+    action: ActionDocument
+    seen: int
+    """The number of the last entry when the case was read."""
+
+    @property
+    def model(self) -> type[BaseModel]:
+        """What the API would take."""
+        process = self.wiring.catalogue[self.case.process]
+        if self.action.kind == "override":
+            return OVERRIDES[self.action.name].input
+        if self.action.kind == "claim":
+            return ClaimInput
+        transition = process.transition(self.action.name)
+        if transition is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return transition_body(process, transition)
+
+    @property
+    def unknown(self) -> bool:
+        """Nobody knows whether the step's effect happened."""
+        steps = self.case.operation.steps if self.case.operation else []
+        mine = (each for each in steps if each.name == self.action.step and each.item == self.action.item)
+        return any(each.outcome == UNKNOWN for each in mine)
+
+    def fields(self, given: forms.Json, errors: Mapping[str, str]) -> Sequence[forms.Field]:
+        """The fields that a person fills in; step, item and plan are the page's own."""
+        made = forms.Form(self.model.model_json_schema(), given, errors)
+        hidden = {"step", "item", "plan_hash", "result", "happened"}
+        if self.action.kind != "override":
+            return made.fields()
+        fields = list(made.fields(without=hidden))
+        if self.action.name == "mark_done":
+            fields = [*self._result(given, errors), *fields]
+        if self.unknown and self.action.name in {"retry", "skip"}:
+            said = forms.Choice("false", "It did not happen: somebody has looked, or asked the partner")
+            fields.insert(
+                0,
+                forms.Field(
+                    name="happened",
+                    title="Did it happen?",
+                    kind="choice",
+                    help="Nobody knows whether the partner did it. If it did, mark it as done instead.",
+                    choices=(said,),
+                    value=str(given.get("happened", "")).lower(),
+                    wrong=errors.get("happened", ""),
+                ),
+            )
+        return fields
+
+    def _result(self, given: forms.Json, errors: Mapping[str, str]) -> Sequence[forms.Field]:
+        """What the step would have answered, by the type of its result."""
+        step = self.wiring.catalogue[self.case.process].steps.get(self.action.step or "")
+        undone = (self.action.step or "").endswith(UNDO_SUFFIX)
+        schema = (Nothing if step is None or undone else step.result).model_json_schema()
+        if not schema.get("properties"):
+            return ()
+        whole = {
+            "type": "object",
+            "properties": {"result": {**schema, "title": "Result"}},
+            "$defs": schema.get("$defs", {}),
+        }
+        return forms.Form(whole, given, errors).fields()
+
+    async def consequences(self) -> Any:
+        """What would follow."""
+        catalogue = self.wiring.catalogue
+        process = catalogue[self.case.process]
+        async with self.wiring.database.transaction() as session:
+            return await consequences(session, catalogue, process, self.case.case_id, self.action, self.actor)
+
+
+async def _acting(
+    wiring: Wiring, actor: Actor, case_id: UUID, kind: str, name: str, step: str | None, item: str | None
+) -> Acting:
+    """The action as the case shows it to this actor. Raises CaseNotFound, HTTPException."""
+    async with wiring.database.transaction() as session:
+        case = await get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
+        last = await latest_entries(session, wiring.catalogue, case_id=case_id, actor=actor, limit=1)
+    mine = [action for action in case.actions if (action.kind, action.name) == (kind, name)]
+    exactly = [action for action in mine if (action.step, action.item) == (step, item)]
+    if not mine:
+        raise HTTPException(HTTPStatus.NOT_FOUND)
+    action = exactly[0] if exactly else mine[0].model_copy(update={"step": step, "item": item})
+    if not exactly and step is not None:  # the step is not where this could be done any more
+        action = action.model_copy(update={"allowed": False})
+    return Acting(wiring, actor, case, action, last[0].number if last else 0)
+
+
+async def _form_page(
+    request: Request,
+    acting: Acting,
+    *,
+    given: forms.Json | None = None,
+    errors: Mapping[str, str] | None = None,
+    carried: Mapping[str, str] | None = None,
+    plan: ReplayPlan | None = None,
+    status: int = 200,
+) -> Response:
+    action, wrong = acting.action, errors or {}
+    own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
+    fields = acting.fields(given or {}, wrong)
+    named = {field.name for field in _flat(fields)}
+    return page(
+        request,
+        "act.html",
+        status=status,
+        case=acting.case,
+        action=action,
+        href=act_href(acting.case.case_id, action),
+        title=f"{action.title}{_of_step(acting)}",
+        fields=fields,
+        own=own,
+        plan=plan,
+        step_choices=_step_choices(acting) if action.name == "replay" else (),
+        consequences=await acting.consequences(),
+        wrong=[message for name, message in wrong.items() if name not in named],
+        unknown=acting.unknown,
+    )
+
+
+def _flat(fields: Sequence[forms.Field]) -> Sequence[forms.Field]:
+    return [each for field in fields for each in (field, *_flat(field.fields))]
+
+
+def _of_step(acting: Acting) -> str:
+    if acting.action.step is None:
+        return ""
+    steps = acting.case.operation.steps if acting.case.operation else []
+    return f": {next((each.title for each in steps if each.name == acting.action.step), acting.action.step)}"
+
+
+def _step_choices(acting: Acting) -> Sequence[tuple[str, str]]:
+    process = acting.wiring.catalogue[acting.case.process]
+    return [(step.name, step.title) for step in process.steps.values()]
+
+
+@router.get("/console/cases/{case_id}/{kind}/{name}")
+async def ask(
+    request: Request,
+    wiring: Wired,
+    actor: Operator,
+    case_id: UUID,
+    kind: Kind,
+    name: str,
+    step: Name = None,
+    item: Name = None,
+    from_step: Name = None,
+) -> Response:
+    """The form of an action, with what would follow."""
+    acting = await _acting(wiring, actor, case_id, kind, name, step, item)
+    if name != "replay" or from_step is None:
+        return await _form_page(request, acting)
+    try:
+        async with wiring.database.transaction() as session:
+            plan = await get_plan(session, wiring.catalogue, case_id=case_id, step=from_step, actor=actor)
+    except (InputInvalid, ActionNotAllowed) as refused:
+        return await _form_page(request, acting, errors={"from_step": refused.detail}, status=HTTPStatus.CONFLICT)
+    return await _form_page(request, acting, plan=plan)
+
+
+@router.post("/console/cases/{case_id}/{kind}/{name}")
+async def act(
+    request: Request,
+    wiring: Wired,
+    envelope: SealedForm,
+    form: Form,
+    case_id: UUID,
+    kind: Kind,
+    name: str,
+    step: Name = None,
+    item: Name = None,
+) -> Response:
+    """Order it. What is wrong comes back with the form, what is stale with what changed."""
+    acting = await _acting(wiring, envelope.actor, case_id, kind, name, step, item)
+    carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
+    given: forms.Json = {}
+    try:
+        given = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
+        if "more" in form:
+            _one_more(given, form["more"])
+            return await _form_page(request, acting, given=given, carried=carried)
+        if kind == "override" and OVERRIDES[name].per_step:
+            given |= {key: value for key, value in (("step", step), ("item", item)) if value is not None}
+        accepted = await _ordered(wiring, acting, envelope, given)
+    except forms.FormWrong as wrong:
+        errors = {wrong.name: wrong.message}
+    except ValidationError as fault:
+        errors = {each["field"]: each["message"] for each in field_errors(fault)}
+    except InputInvalid as refused:
+        errors = {each["field"]: each["message"] for each in refused.members.get("errors", ())} or {"": refused.detail}
+    except (ActionNotAllowed, VersionStale) as refused:
+        return await _moved(request, acting.wiring, envelope.actor, case_id, form, refused)
+    else:
+        return _to_outcome(accepted)
+    plan = None
+    if name == "replay" and "step" in given:
+        async with wiring.database.transaction() as session:
+            plan = await get_plan(session, wiring.catalogue, case_id=case_id, step=given["step"], actor=envelope.actor)
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return await _form_page(request, acting, given=given, errors=errors, carried=carried, plan=plan, status=status)
+
+
+async def _ordered(wiring: Wiring, acting: Acting, envelope: Envelope, given: forms.Json) -> Accepted:
+    """The command, exactly as the API's route would give it."""
+    body = forms.checked(acting.model, given)
+    catalogue, case = wiring.catalogue, acting.case
+    about: dict[str, Any] = {"case_id": case.case_id, "envelope": envelope}
+    async with wiring.command() as session:
+        if acting.action.kind == "override":
+            return await request_override(session, catalogue, override=acting.action.name, input=body, **about)
+        if acting.action.kind == "claim":
+            return await request_claim(session, catalogue, claim=acting.action.name, input=body, **about)
+        return await request_transition(
+            session,
+            catalogue,
+            process=case.process,
+            transition=acting.action.name,
+            input=body.input,
+            reason=body.reason,
+            **about,
+        )
+
+
+def _one_more(given: forms.Json, name: str) -> None:
+    """Another empty row in the list of this name."""
+    below: Any = given
+    *way, last = name.split(".")
+    for part in way:
+        if isinstance(below, list):
+            below = cast("list[Any]", below)[int(part)]
+        else:
+            below = cast("forms.Json", below).setdefault(part, {})
+    cast("forms.Json", below).setdefault(last, [{}]).append({})
+
+
+def _to_outcome(accepted: Accepted) -> Response:
+    """To the case, which shows what the server tells of the operation, while it goes on."""
+    to = f"/console/cases/{accepted.case_id}?operation={accepted.operation_id}"
+    return RedirectResponse(to, HTTPStatus.SEE_OTHER)
+
+
+async def _moved(
+    request: Request,
+    wiring: Wiring,
+    actor: Actor,
+    case_id: UUID,
+    form: Mapping[str, str],
+    refused: ActionNotAllowed | VersionStale,
+) -> Response:
+    """The fresh page, with why it was refused, and with what changed since the form was opened."""
+    seen = form.get("seen", "")
+    after = int(seen) if seen.isdecimal() and int(seen) <= MAX_NUMBER else MAX_NUMBER
+    happened = await changes_since(wiring, actor, case_id, after)
+    shown = await read_page(wiring, actor, case_id)
+    status = refused.http_status if isinstance(refused, ActionNotAllowed) else refused.status
+    return case_page(request, shown, status=status, refused=refused, changes=happened)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A proposal, and how somebody would answer it."""
+
+    case: CaseDocument
+    proposal: ProposalDocument | None
+    seen: int
+
+
+async def _answering(wiring: Wiring, actor: Actor, operation_id: UUID) -> Answering:
+    """The proposal as its case shows it. Raises OperationNotFound, CaseNotFound."""
+    async with wiring.database.transaction() as session:
+        operation = await get_operation(session, wiring.catalogue, operation_id=operation_id, actor=actor)
+        who: dict[str, Any] = {"case_id": operation.case_id, "actor": actor}
+        case = await get_case(session, wiring.catalogue, **who)
+        last = await latest_entries(session, wiring.catalogue, limit=1, **who)
+    found = next((each for each in case.proposals if each.operation_id == operation_id), None)
+    return Answering(case, found, last[0].number if last else 0)
+
+
+def _answer_page(
+    request: Request,
+    answering: Answering,
+    answer: Answer,
+    *,
+    errors: Mapping[str, str] | None = None,
+    carried: Mapping[str, str] | None = None,
+    status: int = 200,
+) -> Response:
+    proposal, wrong = answering.proposal, errors or {}
+    if proposal is None:  # it was answered, or it expired
+        return _to_case(answering.case.case_id)
+    model = Confirming if answer == "confirm" else Declining
+    own = {"key": str(uuid4()), "etag": answering.case.etag, "seen": str(answering.seen), **(carried or {})}
+    offered: AnswerDocument = proposal.confirm if answer == "confirm" else proposal.decline
+    return page(
+        request,
+        "answer.html",
+        status=status,
+        case=answering.case,
+        proposal=proposal,
+        answer=answer,
+        offered=offered,
+        fields=forms.Form(model.model_json_schema(), {}, wrong).fields(),
+        own=own,
+        wrong=[message for name, message in wrong.items() if name != "reason"],
+    )
+
+
+def _to_case(case_id: UUID) -> Response:
+    return RedirectResponse(f"/console/cases/{case_id}", HTTPStatus.SEE_OTHER)
+
+
+@router.get("/console/operations/{operation_id}/{answer}")
+async def ask_answer(request: Request, wiring: Wired, actor: Operator, operation_id: UUID, answer: Answer) -> Response:
+    """What was proposed, to be confirmed or declined."""
+    return _answer_page(request, await _answering(wiring, actor, operation_id), answer)
+
+
+@router.post("/console/operations/{operation_id}/{answer}")
+async def give_answer(
+    request: Request, wiring: Wired, envelope: SealedForm, form: Form, operation_id: UUID, answer: Answer
+) -> Response:
+    """Confirm or decline it."""
+    answering = await _answering(wiring, envelope.actor, operation_id)
+    model = Confirming if answer == "confirm" else Declining
+    carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
+    command: Any = confirm_proposal if answer == "confirm" else decline_proposal
+    try:
+        given = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
+        body = forms.checked(model, given)
+        async with wiring.command() as session:
+            accepted = await command(
+                session, wiring.catalogue, operation_id=operation_id, reason=body.reason, envelope=envelope
+            )
+    except forms.FormWrong as wrong:
+        errors = {wrong.name: wrong.message}
+    except ValidationError as fault:
+        errors = {each["field"]: each["message"] for each in field_errors(fault)}
+    except (ActionNotAllowed, VersionStale) as refused:
+        return await _moved(request, wiring, envelope.actor, answering.case.case_id, form, refused)
+    else:
+        return _to_outcome(accepted)
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return _answer_page(request, answering, answer, errors=errors, carried=carried, status=status)

@@ -1,0 +1,197 @@
+"""Forms made from JSON Schemas, and what comes back from them as the JSON that the API would take.
+
+A field is named by its path: `input.contacts.0.name`. What was left empty was not given; whether that is enough says
+the same model that the API asks.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, TypeAdapter
+
+from api.bodies import Storable
+
+Json = dict[str, Any]
+Kind = Literal["line", "text", "number", "choice", "date", "instant", "email", "json", "group", "rows", "fixed"]
+LONG = 200  # characters, beyond which a text is written on several lines
+JSON_SUFFIX = ":json"
+MOST_ROWS = 50  # of one list on a form; the longest declared list has twenty
+# Which kind of field a format of JSON Schema asks for.
+FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What may be chosen."""
+
+    value: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One field, or one group of fields."""
+
+    name: str
+    title: str
+    kind: Kind
+    required: bool = False
+    help: str = ""
+    value: str = ""
+    wrong: str = ""
+    choices: tuple[Choice, ...] = ()
+    longest: int | None = None
+    least: str | None = None
+    most: str | None = None
+    fields: tuple["Field", ...] = ()
+    """Of a group; of a list one group for each row."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A schema with what was given and what is wrong with it."""
+
+    schema: Json
+    given: Json
+    errors: Mapping[str, str]
+
+    def fields(self, *, without: Iterable[str] = ()) -> tuple[Field, ...]:
+        """All of them; those below `input` stand beside the others, because the word says nothing to people."""
+        made: list[Field] = []
+        left_out = frozenset(without)
+        for field in self._members(self.schema, self.given, "", ()):
+            if field.name not in left_out:
+                made += field.fields if field.name == "input" else [field]
+        return tuple(made)
+
+    def _members(self, schema: Json, given: Any, prefix: str, seen: tuple[str, ...]) -> Sequence[Field]:
+        known = cast("Json", given) if isinstance(given, dict) else {}
+        needed = set(schema.get("required", ()))
+        return [
+            self._field(inner, known.get(name), f"{prefix}{name}", name in needed, seen)
+            for name, inner in schema.get("properties", {}).items()
+        ]
+
+    def _field(self, schema: Json, given: Any, name: str, required: bool, seen: tuple[str, ...]) -> Field:  # noqa: FBT001
+        declared = self._resolved(schema)
+        about: Json = {
+            "name": name,
+            "title": schema.get("title") or declared.get("title") or name.rpartition(".")[2],
+            "required": required,
+            "help": schema.get("description") or declared.get("description", "")
+            if "properties" not in declared
+            else "",
+            "wrong": self.errors.get(name, ""),
+        }
+        reference = schema.get("$ref", "")
+        if reference and reference in seen:  # a type within itself: as deep as a form can go
+            about["name"] = name + JSON_SUFFIX
+            return Field(kind="json", value=_as_json(given), **about)
+        inside = (*seen, reference) if reference else seen
+        if "properties" in declared:
+            return Field(kind="group", fields=tuple(self._members(declared, given, f"{name}.", inside)), **about)
+        if declared.get("type") == "array" and "items" in declared:
+            rows = cast("list[Any]", given) if isinstance(given, list) else []
+            shown = max(len(rows), declared.get("minItems", 1), 1)
+            made = [
+                self._field(declared["items"], row, f"{name}.{number}", False, inside)  # noqa: FBT003
+                for number, row in enumerate([*rows, *[None] * (shown - len(rows))])
+            ]
+            return Field(kind="rows", fields=tuple(made[:MOST_ROWS]), **about)
+        return self._single(declared, given, about)
+
+    def _single(self, declared: Json, given: Any, about: Json) -> Field:
+        value = "" if given is None else str(given).lower() if isinstance(given, bool) else str(given)
+        if "const" in declared:
+            return Field(kind="fixed", value=str(declared["const"]), **about)
+        choices = declared.get("enum")
+        if declared.get("type") == "boolean":
+            return Field(kind="choice", value=value, choices=(Choice("true", "Yes"), Choice("false", "No")), **about)
+        if choices:
+            named = tuple(Choice(str(each), str(each).replace("_", " ")) for each in choices)
+            return Field(kind="choice", value=value or str(declared.get("default", "")), choices=named, **about)
+        if declared.get("type") in {"integer", "number"}:
+            least, most = _limit(declared, "minimum"), _limit(declared, "maximum")
+            return Field(kind="number", value=value, least=least, most=most, **about)
+        if declared.get("type") == "string":
+            longest = declared.get("maxLength")
+            long = longest is not None and longest > LONG
+            kind: Kind = FORMATS.get(declared.get("format", ""), "text" if long else "line")
+            return Field(kind=kind, value=value, longest=longest, **about)
+        about["name"] += JSON_SUFFIX
+        return Field(kind="json", value=_as_json(given), **about)
+
+    def _resolved(self, schema: Json) -> Json:
+        """The schema itself, behind its references and beside null."""
+        while True:
+            if "$ref" in schema:
+                schema = self.schema["$defs"][schema["$ref"].rpartition("/")[2]]
+            elif "anyOf" in schema:
+                others = [each for each in schema["anyOf"] if each.get("type") != "null"]
+                if len(others) != 1:
+                    # A number that may also come as text: the text says it exactly.
+                    text = next((each for each in others if each.get("type") == "string"), None)
+                    return text or {key: value for key, value in schema.items() if key != "anyOf"}
+                schema = {**{k: v for k, v in schema.items() if k not in {"anyOf", "default"}}, **others[0]}
+            else:
+                return schema
+
+
+def _limit(declared: Json, name: str) -> str | None:
+    return str(declared[name]) if name in declared else None
+
+
+def _as_json(given: Any) -> str:
+    return "" if given is None else json.dumps(given, indent=2, ensure_ascii=False)
+
+
+def checked(model: type[BaseModel], given: Json) -> Any:
+    """What was given as the model, by the checks of the API's bodies. Raises ValidationError."""
+    return TypeAdapter[Any](Annotated[model, Storable]).validate_python(given)  # pyright: ignore[reportArgumentType, reportInvalidTypeForm]
+
+
+class FormWrong(Exception):
+    """A field holds what no JSON can be made of."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.message = message
+
+
+def decoded(fields: Mapping[str, str]) -> Json:
+    """The JSON that these fields say; what is empty is left out, of lists too. Raises FormWrong."""
+    tree: Json = {}
+    for name, text in fields.items():
+        value: Any = text.replace("\r\n", "\n")
+        if name.endswith(JSON_SUFFIX) and value.strip():
+            name = name.removesuffix(JSON_SUFFIX)  # noqa: PLW2901 - the name of what it says
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError) as fault:
+                raise FormWrong(name, "This is not well-formed JSON.") from fault
+        if not isinstance(value, str) or value.strip():
+            _put(tree, name, value)
+    return {name: _listed(inner) for name, inner in tree.items()}
+
+
+def _put(tree: Json, name: str, value: Any) -> None:
+    *way, last = name.split(".")
+    for part in way:
+        below = tree.setdefault(part, {})
+        if not isinstance(below, dict):
+            raise FormWrong(name, "This is no field of the form.")
+        tree = cast("Json", below)
+    tree[last] = value
+
+
+def _listed(value: Any) -> Any:
+    """Objects whose members are numbered are lists, with no gaps."""
+    if not isinstance(value, dict):
+        return value
+    members: Json = {name: _listed(inner) for name, inner in cast("Json", value).items()}
+    if members and all(name.isdecimal() for name in members):
+        return [members[name] for name in sorted(members, key=int)]
+    return members

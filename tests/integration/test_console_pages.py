@@ -1,0 +1,337 @@
+"""The console's pages: what is offered is taken, what is stale is refused in words, and markup is only text."""
+
+import re
+from collections.abc import AsyncIterator
+from html import unescape
+from html.parser import HTMLParser
+from uuid import uuid4
+
+import pytest
+
+from tests.integration.browser import Browser
+from tests.integration.office import VENDOR, Office
+
+MARKUP = "<img src=x onerror=alert(1)> & \"quoted\" 'too' <script>alert(2)</script>"
+OFFERED = re.compile(r'href="(/console/cases/[^"]+)" data-action="(\w+)"')
+
+
+class FormReader(HTMLParser):
+    """The fields of the forms of a page, each form by where it is sent."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.forms: dict[str, dict[str, str]] = {}
+        self.current: dict[str, str] | None = None
+        self.area: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        if tag == "form" and named.get("method") == "post":
+            self.current = self.forms.setdefault(named["action"], {})
+        elif self.current is not None and named.get("name") and tag in {"input", "textarea", "select"}:
+            self.current[named["name"]] = named.get("value") or ""
+            self.area = named["name"] if tag == "textarea" else None
+
+    def handle_endtag(self, tag):
+        if tag == "form":
+            self.current = None
+        if tag == "textarea":
+            self.area = None
+
+    def handle_data(self, data):
+        if self.current is not None and self.area:
+            self.current[self.area] += data.removeprefix("\n")
+
+
+def forms_of(text: str) -> dict[str, dict[str, str]]:
+    return FormReader(text).forms
+
+
+@pytest.fixture
+async def browser(office: Office) -> AsyncIterator[Browser]:
+    browser = Browser(office)
+    yield browser
+    await browser.http.aclose()
+
+
+@pytest.fixture
+async def reviewer(office: Office) -> AsyncIterator[Browser]:
+    browser = Browser(office)
+    await browser.sign_in("demo-vendor-reviewer")
+    yield browser
+    await browser.http.aclose()
+
+
+async def form_at(browser: Browser, href: str) -> tuple[str, dict[str, str]]:
+    shown = await browser.get(unescape(href))
+    assert shown.status_code == 200, shown.text
+    ((action, fields),) = [each for each in forms_of(shown.text).items() if each[0] != "/console/sign-out"]
+    return action, fields
+
+
+async def offered(browser: Browser, case: dict) -> dict[str, str]:
+    shown = await browser.get(f"/console/cases/{case['case_id']}")
+    assert shown.status_code == 200, shown.text
+    return {name: href for href, name in OFFERED.findall(shown.text)}
+
+
+async def blocked(office: Office) -> dict:
+    case = await office.draft()
+    submitted = await office.requester.take(case, "submit")
+    await office.perform(submitted.json(), rejected_at="check_tax_id")
+    return case
+
+
+class TestActing:
+    async def test_what_is_offered_is_taken_as_the_api_would(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        links = await offered(reviewer, case)
+        assert set(links) == {"approve", "request_changes", "reject"}
+        action, fields = await form_at(reviewer, links["reject"])
+        done = await reviewer.post(action, {**fields, "input.grounds": "The extract is older\r\nthan it may be."})
+        assert done.status_code == 303, done.text
+        assert done.headers["location"].startswith(f"/console/cases/{case['case_id']}?operation=")
+        now = await office.requester.case(case)
+        assert now["state"] == "rejected"
+        shown = await reviewer.get(done.headers["location"])
+        assert 'data-state="completed"' in shown.text
+        operation_id = done.headers["location"].rpartition("=")[2]
+        operation = (await office.operator.get(f"/v1/operations/{operation_id}")).json()
+        assert operation["actor"] == {
+            "id": "demo-vendor-reviewer",
+            "role": "vendor_reviewer",
+            "via": "console",
+            "on_behalf_of": None,
+        }
+        assert operation["input"] == {"grounds": "The extract is older\nthan it may be."}
+
+    async def test_two_clicks_are_one_command(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["approve"])
+        first, second = await reviewer.post(action, fields), await reviewer.post(action, fields)
+        assert (first.status_code, first.headers["location"]) == (second.status_code, second.headers["location"])
+
+    async def test_what_is_stale_is_refused_with_what_changed_and_by_whom(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["approve"])
+        rejected = await office.reviewer.take(case, "reject", {"input": {"grounds": "No"}, "reason": None})
+        assert rejected.status_code in {200, 422}
+        if rejected.status_code == 422:
+            rejected = await office.reviewer.take(case, "reject", {"input": {"grounds": "Not this one"}})
+        refused = await reviewer.post(action, fields)
+        assert refused.status_code == 412
+        told = re.search(r'id="refused">(.*?)</section>', refused.text, re.DOTALL)[1]
+        assert "Reject is completed: the case is Rejected." in told
+        assert "reviewer-1" in told
+        assert "Rejected" in refused.text
+        assert (await office.requester.case(case))["state"] == "rejected"
+
+    async def test_what_is_wrong_comes_back_with_the_form_and_the_same_key(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["reject"])
+        wrong = await reviewer.post(action, {**fields, "reason": MARKUP})
+        assert wrong.status_code == 422
+        again = forms_of(wrong.text)[action]
+        assert (again["key"], again["etag"], again["reason"]) == (fields["key"], fields["etag"], MARKUP)
+        assert "Field required" in wrong.text
+        right = await reviewer.post(action, {**again, "input.grounds": "Too old, sadly"})
+        assert right.status_code == 303, right.text
+
+    async def test_what_is_not_offered_is_refused_with_the_reason_the_page_gave(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-auditor")
+        case = await office.in_review()
+        assert await offered(browser, case) == {}
+        path = f"/console/cases/{case['case_id']}/transition/approve"
+        shown = await browser.get(path)
+        assert "takes the role" in shown.text
+        assert list(forms_of(shown.text)) == ["/console/sign-out"]
+        fields = {"csrf": await browser.csrf(), "key": uuid4().hex, "etag": case["etag"], "seen": "1"}
+        assert (await browser.post(path, fields)).status_code == 403
+
+    async def test_a_blocked_step_is_tried_again(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await blocked(office)
+        links = await offered(browser, case)
+        assert "step=check_tax_id" in links["retry"]
+        action, fields = await form_at(browser, links["retry"])
+        assert (await browser.post(action, {**fields, "reason": "The registry is back"})).status_code == 303
+        assert (await office.operator.case(case))["condition"] != "blocked"
+
+    async def test_a_proposal_is_confirmed_by_somebody_else(self, office: Office, browser: Browser):
+        proposal = await office.proposal()
+        href = f"/console/operations/{proposal['operation_id']}/confirm"
+        await browser.sign_in("demo-senior-operator")
+        assert "<b>You can't.</b>" in (await browser.get(href)).text
+        await browser.sign_in("demo-vendor-lead")
+        action, fields = await form_at(browser, href)
+        confirmed = await browser.post(action, {**fields, "reason": "I have read it"})
+        assert confirmed.status_code == 303, confirmed.text
+        operation = (await office.operator.get(f"/v1/operations/{proposal['operation_id']}")).json()
+        assert (operation["state"], operation["confirmations"]["given"][0]["actor"]["id"]) != (
+            "proposed",
+            "demo-senior-operator",
+        )
+        assert (await browser.get(href)).status_code == 303, "it is no proposal any more"
+
+    async def test_nested_input_with_lists_goes_there_and_back(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-vendor-requester")
+        case = await office.in_review()
+        asked = await office.reviewer.take(case, "request-changes", {"input": {"grounds": "The IBAN, please"}})
+        assert asked.status_code == 200, asked.text
+        action, fields = await form_at(browser, (await offered(browser, case))["resubmit"])
+        more = await browser.post(action, {**fields, "more": "input.vendor.contacts"})
+        assert "input.vendor.contacts.1.name" in forms_of(more.text)[action]
+        given = {
+            "input.vendor.legal_name": VENDOR["legal_name"],
+            "input.vendor.country": VENDOR["country"],
+            "input.vendor.tax_id": VENDOR["tax_id"],
+            "input.vendor.bank_account.iban": VENDOR["bank_account"]["iban"],
+            "input.vendor.bank_account.holder": VENDOR["bank_account"]["holder"],
+            "input.vendor.contacts.0.name": "",
+            "input.vendor.contacts.0.email": "",
+            "input.vendor.contacts.1.name": "Ada Berg",
+            "input.vendor.contacts.1.email": "ada@example.com",
+            "input.vendor.documents.0.title": "Extract",
+            "input.vendor.documents.0.reference": "dms:1",
+            "input.vendor.documents.0.sha256": "",
+        }
+        sent = await browser.post(action, {**fields, **given})
+        assert sent.status_code == 303, sent.text
+        operation_id = sent.headers["location"].rpartition("=")[2]
+        operation = (await office.operator.get(f"/v1/operations/{operation_id}")).json()
+        assert operation["input"]["vendor"]["contacts"] == [{"name": "Ada Berg", "email": "ada@example.com"}]
+
+    async def test_a_plan_is_shown_before_it_is_ordered(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-senior-operator")
+        case = await office.in_review()
+        href = (await offered(browser, case))["replay"]
+        assert "Show the plan" in (await browser.get(href)).text
+        action, fields = await form_at(browser, href + "?from_step=screen_sanctions")
+        assert (fields["step"], len(fields["plan_hash"])) == ("screen_sanctions", 64)
+        ordered = await browser.post(action, {**fields, "reason": "The lists were wrong"})
+        assert ordered.status_code == 303, ordered.text
+        nowhere = await browser.get(href + "?from_step=open_payee")
+        assert (nowhere.status_code, "has come to the step" in nowhere.text) == (409, True)
+
+    async def test_a_form_without_its_key_or_tag_orders_nothing(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["approve"])
+        for name in ("key", "etag"):
+            answer = await reviewer.post(action, {key: value for key, value in fields.items() if key != name})
+            assert answer.status_code == 400, name
+        assert (await office.requester.case(case))["state"] == "in_review"
+
+
+class TestSeeing:
+    async def test_markup_from_outside_is_text(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        vendor = {**VENDOR, "legal_name": MARKUP, "bank_account": {**VENDOR["bank_account"], "holder": "a\u202eb"}}
+        key = f"<b>{uuid4().hex}"
+        opened = await office.requester.command("/v1/vendor-onboarding", {"business_key": key, "subject": vendor})
+        assert opened.status_code == 201, opened.text
+        case = opened.json()
+        for path in (f"/console/cases/{case['case_id']}", "/console/work?condition=waiting", "/console/work?q=%3Cb%3E"):
+            text = (await browser.get(path)).text
+            assert "<img" not in text
+            assert "<script>" not in text
+            assert key not in text
+            assert "\u202e" not in text
+
+    async def test_somebody_elses_process_is_not_there(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-parcel-clerk")
+        case = await office.draft()
+        for path in ("", "/stream?etag=1", "/changes?seen=1", "/evidence", "/transition/submit"):
+            assert (await browser.get(f"/console/cases/{case['case_id']}{path}")).status_code in {403, 404}, path
+
+    async def test_the_evidence_is_for_those_to_whom_the_api_gives_it(self, office: Office, browser: Browser):
+        case = await office.draft()
+        for person, status in (("demo-operator", 403), ("demo-auditor", 200)):
+            await browser.sign_in(person)
+            assert (await browser.get(f"/console/cases/{case['case_id']}/evidence")).status_code == status
+
+    async def test_the_timeline_by_voice_and_page_by_page(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await blocked(office)
+        page = f"/console/cases/{case['case_id']}"
+        partners = (await browser.get(f"{page}?show=partners")).text
+        assert "Check the tax id: partner answered closed." in partners
+        assert "was opened as" not in partners
+        older = (await browser.get(f"{page}?before=3")).text
+        assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
+        assert (await browser.get(f"{page}?show=nobody")).status_code == 404
+
+    async def test_the_stream_tells_of_another_version_and_ends_with_the_session(
+        self, office: Office, browser: Browser
+    ):
+        await browser.sign_in("demo-operator")
+        case = await office.draft()
+        csrf = await browser.csrf()
+        cookie = {"Cookie": f"__Host-caseward={browser.cookie}"}
+        href = f"/console/cases/{case['case_id']}/stream?etag={case['etag']}"
+        async with browser.http.stream("GET", href, headers=cookie) as stream:
+            assert "text/event-stream" in stream.headers["content-type"]
+            lines = stream.aiter_lines()
+            await office.requester.take(case, "submit")
+            assert "event: case" in [await anext(lines) for _ in range(2)]
+            await browser.post("/console/sign-out", {"csrf": csrf})
+            rest = [line async for line in lines]
+        assert not [line for line in rest if line.startswith("event")]
+
+
+class TestWork:
+    async def test_shows_what_is_blocked_with_the_next_action(self, office: Office, browser: Browser):
+        case = await blocked(office)
+        await browser.sign_in("demo-operator")
+        text = (await browser.get("/console/work")).text
+        assert f"/console/cases/{case['case_id']}/override/retry?step=check_tax_id" in text
+
+    async def test_shows_what_waits_for_the_role(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        text = (await reviewer.get("/console/work")).text
+        assert "Waiting for you as vendor reviewer" in text
+        assert f"/console/cases/{case['case_id']}/transition/approve" in text
+
+    async def test_one_search_leads_to_the_case(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await blocked(office)
+        operation = (await office.operator.case(case))["operation"]
+        effect = operation["steps"][0]["effect_key"]
+        for wanted in (case["business_key"], case["case_id"], operation["operation_id"], effect):
+            found = await browser.get(f"/console/work?q={wanted}")
+            assert (found.status_code, found.headers["location"]) == (303, f"/console/cases/{case['case_id']}")
+
+    async def test_pages_follow_one_another(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        for _ in range(26):
+            await office.draft()
+        first = (await browser.get("/console/work?process=vendor_onboarding")).text
+        shown = set(re.findall(r'id="row-\d+-([0-9a-f-]{36})"', first))
+        second = (await browser.get(unescape(re.search(r'<a href="([^"]+)">The next ones', first)[1]))).text
+        further = set(re.findall(r'id="row-\d+-([0-9a-f-]{36})"', second))
+        assert (len(shown), bool(further), shown & further) == (25, True, set())
+        foreign = await browser.get("/console/work?q=a&cursor=x")
+        assert foreign.status_code == 422
+
+    async def test_overdue_is_what_has_passed_its_deadline(self, office: Office, browser: Browser):
+        from sqlalchemy import text as sql
+
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        assert case["case_id"] not in (await browser.get("/console/work?overdue=true")).text
+        async with office.database.transaction() as session:
+            late = "UPDATE cases SET deadline_at = now() - interval '1 minute' WHERE id = :id"
+            await session.execute(sql(late), {"id": case["case_id"]})
+        assert case["case_id"] in (await browser.get("/console/work?overdue=true")).text
+
+    async def test_a_parked_message_is_released_by_those_who_may(self, office: Office, browser: Browser):
+        case = await office.draft()
+        message_id = await office.park_a_message(case)
+        await browser.sign_in("demo-vendor-reviewer")
+        assert "Parked messages" not in (await browser.get("/console/work")).text
+        path = f"/console/messages/{message_id}/requeue"
+        assert (await browser.post(path, {"csrf": await browser.csrf()})).status_code == 403
+        await browser.sign_in("demo-operator")
+        assert path in (await browser.get("/console/work")).text
+        assert (await browser.post(path, {"csrf": await browser.csrf()})).status_code == 303
+        assert (await browser.post(path, {"csrf": await browser.csrf()})).status_code == 404

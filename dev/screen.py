@@ -22,7 +22,10 @@ def show(line: str) -> None:
 def show_addresses(stack: Stack) -> None:
     settings = stack.settings
     rows = {
-        "api": [("API", f"http://127.0.0.1:{settings.api_port}/openapi.json")],
+        "api": [
+            ("Console", f"http://127.0.0.1:{settings.api_port}/"),
+            ("API", f"http://127.0.0.1:{settings.api_port}/openapi.json"),
+        ],
         "sandbox": [
             ("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger"),
             ("Mail", f"http://127.0.0.1:{settings.sandbox_port}/mail"),

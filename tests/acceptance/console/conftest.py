@@ -1,0 +1,62 @@
+"""A real browser for all tests of the console, and people who sit at it."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Error as PlaywrightError
+
+from tests.acceptance.console.window import Sit, Window
+from tests.faults.company import Company
+
+INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HOW = (
+    "The console is tested in a real browser, and there is none. Install Chromium (on Debian: apt-get install "
+    "chromium), or let Playwright bring its own: .venv/bin/python -m playwright install --with-deps chromium"
+)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium() -> AsyncIterator[Browser]:
+    """An installed Chrome or Chromium, else Playwright's own."""
+    # Chromium's sandbox does not work as root, where containers run their tests.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    found = next(filter(None, map(shutil.which, INSTALLED)), None)
+    async with async_playwright() as playwright:
+        try:
+            browser = await playwright.chromium.launch(executable_path=found, args=arguments)
+        except PlaywrightError as fault:
+            pytest.fail(f"{HOW}\n{fault.message}")
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def sit(chromium: Browser, company: Company) -> AsyncIterator[Sit]:
+    """`await sit("demo-operator")`: a window of its own, signed in."""
+    async with AsyncExitStack() as windows:
+        opened: list[Window] = []
+
+        async def sit_down(person: str | None = None, **how) -> Window:
+            context = await chromium.new_context(**how)
+            windows.push_async_callback(context.close)
+            page = await context.new_page()
+            page.set_default_timeout(30_000)
+            window = Window(page, company.settings.api_url)
+            # What a page says with these words, browsers say of a violated policy, and of a script's failure.
+            page.on(
+                "console", lambda said: window.complaints.append(said.text) if "Content Security" in said.text else None
+            )
+            page.on("pageerror", lambda fault: window.complaints.append(str(fault)))
+            opened.append(window)
+            if person is not None:
+                await window.sign_in(person)
+            return window
+
+        yield sit_down
+        await company.clear_faults()
+        assert [complaint for window in opened for complaint in window.complaints] == []

@@ -23,6 +23,7 @@ from caseward.process import Process, Step, hyphenated
 from caseward.situation import (
     UNDO_SUFFIX,
     Actor,
+    Condition,
     EffectView,
     Given,
     ProposalView,
@@ -707,22 +708,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
             deadline_at=now.deadline_at,
         ),
         condition=current.name,
-        condition_info=ConditionInfo(
-            sentence=current.sentence,
-            since=current.since,
-            step=current.step,
-            item=current.item,
-            cause=current.cause,
-            recovery_owner=current.recovery_owner,
-            waiting_on=current.waiting_on,
-            last_error=dict(current.last_error) if current.last_error else None,
-            attempts=current.attempts,
-            next_attempt_at=current.next_attempt_at,
-            deadline_at=current.deadline_at,
-            fingerprint=current.fingerprint,
-            by=current.by,
-            reason=current.reason,
-        ),
+        condition_info=condition_info(current),
         assignee=now.assignee,
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
@@ -731,6 +717,26 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
         actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)] if actor else [],
         opened_at=facts.opened_at,
         changed_at=facts.changed_at,
+    )
+
+
+def condition_info(current: Condition) -> ConditionInfo:
+    """What is happening, as a document."""
+    return ConditionInfo(
+        sentence=current.sentence,
+        since=current.since,
+        step=current.step,
+        item=current.item,
+        cause=current.cause,
+        recovery_owner=current.recovery_owner,
+        waiting_on=current.waiting_on,
+        last_error=dict(current.last_error) if current.last_error else None,
+        attempts=current.attempts,
+        next_attempt_at=current.next_attempt_at,
+        deadline_at=current.deadline_at,
+        fingerprint=current.fingerprint,
+        by=current.by,
+        reason=current.reason,
     )
 
 

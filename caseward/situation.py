@@ -542,6 +542,12 @@ def effect_title(process: Process, step: str, direction: Direction) -> str:
     return step_title(declared, direction)
 
 
+def address_title(process: Process, address: str) -> str:
+    """The same, by the step's name or `{step}:undo`."""
+    step = address.removesuffix(UNDO_SUFFIX)
+    return effect_title(process, step, "do" if step == address else "undo")
+
+
 def step_title(step: Step[Any], direction: Direction) -> str:
     """The title of a step, or of its compensation."""
     if direction == "do":

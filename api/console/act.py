@@ -37,8 +37,8 @@ from caseward.claims import ClaimInput
 from caseward.documents import ActionDocument, AnswerDocument, CaseDocument, ProposalDocument, ReplayPlan
 from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
 from caseward.overrides import OVERRIDES
-from caseward.process import Nothing
-from caseward.situation import UNDO_SUFFIX, Actor
+from caseward.process import Nothing, Process
+from caseward.situation import UNDO_SUFFIX, Actor, address_title
 
 router = console_router()
 
@@ -182,10 +182,8 @@ def _flat(fields: Sequence[forms.Field]) -> Sequence[forms.Field]:
 
 
 def _of_step(acting: Acting) -> str:
-    if acting.action.step is None:
-        return ""
-    steps = acting.case.operation.steps if acting.case.operation else []
-    return f": {next((each.title for each in steps if each.name == acting.action.step), acting.action.step)}"
+    step = acting.action.step
+    return f": {address_title(acting.wiring.catalogue[acting.case.process], step)}" if step else ""
 
 
 def _step_choices(acting: Acting) -> Sequence[tuple[str, str]]:
@@ -337,6 +335,7 @@ async def _answering(wiring: Wiring, actor: Actor, operation_id: UUID) -> Answer
 
 def _answer_page(
     request: Request,
+    process: Process,
     answering: Answering,
     answer: Answer,
     *,
@@ -358,6 +357,8 @@ def _answer_page(
         proposal=proposal,
         answer=answer,
         offered=offered,
+        step_title=proposal.action.step and address_title(process, proposal.action.step),
+        content={name: value for name, value in proposal.input.items() if name not in {"step", "item"}},
         fields=forms.Form(model.model_json_schema(), {}, wrong).fields(),
         own=own,
         wrong=[message for name, message in wrong.items() if name != "reason"],
@@ -371,7 +372,8 @@ def _to_case(case_id: UUID) -> Response:
 @router.get("/console/operations/{operation_id}/{answer}")
 async def ask_answer(request: Request, wiring: Wired, actor: Operator, operation_id: UUID, answer: Answer) -> Response:
     """What was proposed, to be confirmed or declined."""
-    return _answer_page(request, await _answering(wiring, actor, operation_id), answer)
+    answering = await _answering(wiring, actor, operation_id)
+    return _answer_page(request, wiring.catalogue[answering.case.process], answering, answer)
 
 
 @router.post("/console/operations/{operation_id}/{answer}")
@@ -399,4 +401,5 @@ async def give_answer(
     else:
         return _to_outcome(accepted)
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return _answer_page(request, answering, answer, errors=errors, carried=carried, status=status)
+    process = wiring.catalogue[answering.case.process]
+    return _answer_page(request, process, answering, answer, errors=errors, carried=carried, status=status)

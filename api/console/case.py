@@ -40,7 +40,7 @@ from caseward.documents import (
 )
 from caseward.policy import Action, action_title
 from caseward.process import AUDITOR, ENGINE_ROLES, SENIOR_OPERATOR, Process
-from caseward.situation import Actor
+from caseward.situation import Actor, address_title
 
 router = console_router()
 
@@ -112,10 +112,9 @@ class CasePage:
         """What people call it."""
         return action_title(self.process, Action(operation.kind, operation.name))  # pyright: ignore[reportArgumentType]
 
-    def step_title(self, action: ActionDocument) -> str | None:
-        """The title of the step that an action is about, as the operation in flight shows it."""
-        found = (each.title for each in self.steps if each.name == action.step and each.item == action.item)
-        return next(found, action.step)
+    def step_title(self, address: str) -> str:
+        """What people call a step, or the taking back of one."""
+        return address_title(self.process, address)
 
     def picture(self) -> Markup:
         """The process, with where the case is and has been."""

@@ -1,7 +1,7 @@
 """Work: what needs a person now, why, since when, and the next action at hand."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -19,8 +19,7 @@ from api.deps import AnyOf, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
-from caseward.documents import ActionDocument, CaseDocument, CaseRow, MessageDocument
-from caseward.errors import CaseNotFound
+from caseward.documents import ActionDocument, CaseDocument, CaseRow, ConditionInfo, MessageDocument
 from caseward.process import AUDITOR, OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
 from caseward.situation import Actor, ConditionName
 
@@ -28,6 +27,8 @@ router = console_router()
 PLACE = Place("Work", "/console/work")
 
 SOME, A_PAGE = 6, 25  # cases of each section at a glance, and of one list
+# For so many of a page it is looked up what this actor may do; that is dear, and whoever sees more filters or clicks.
+SUGGESTIONS = 10
 SEES_OUTBOX = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
 RELEASES = frozenset({OPERATOR, SENIOR_OPERATOR})
 # What suggests itself first, by condition; anything else is a click further, on the case's page.
@@ -72,12 +73,12 @@ class Filter(BaseModel):
 
 @dataclass(frozen=True)
 class Row:
-    """A case in the list, with what its document says."""
+    """A case in the list, with what is happening to it in words."""
 
     row: CaseRow
-    case: CaseDocument
+    info: ConditionInfo
     next: ActionDocument | None
-    """What this actor may do about it first."""
+    """What this actor may do about it first, as far as it was looked up."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
         async with wiring.database.transaction() as session:
             await queries.snapshot(session)
             section = await _section(session, wiring, actor, "Cases", wanted, limit=A_PAGE)
+            (section,) = await _suggested(session, wiring, actor, [section])
         only = section.rows[0].row if len(section.rows) == 1 and wanted.named.keys() == {"q"} else None
         if only is not None and wanted.cursor is None:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
@@ -114,9 +116,9 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
         await queries.snapshot(session)
         for title, view in _glance(wiring.catalogue, actor):
             sections.append(await _section(session, wiring, actor, title, view, limit=SOME))
+        sections = await _suggested(session, wiring, actor, [section for section in sections if section.rows])
         if SEES_OUTBOX & actor.roles:
             parked = (await queries.parked_messages(session, parked=True)).messages
-    sections = [section for section in sections if section.rows]
     return page(request, "work.html", sections=sections, parked=parked, releases=bool(RELEASES & actor.roles), **shown)
 
 
@@ -125,13 +127,8 @@ async def _section(
 ) -> Section:
     asked = queries.CaseFilter(**wanted.model_dump(), limit=limit)
     found = await queries.list_cases(session, wiring.catalogue, wanted=asked, actor=actor)
-    rows: list[Row] = []
-    for row in found.cases:
-        try:
-            case = await queries.get_case(session, wiring.catalogue, case_id=row.case_id, actor=actor)
-        except CaseNotFound:
-            continue
-        rows.append(Row(row, case, _next(case)))
+    infos = await queries.list_conditions(session, wiring.catalogue, rows=found.cases)
+    rows = [Row(row, infos[row.case_id], None) for row in found.cases]
     more = None
     if found.next:
         query = dict(wanted.named)
@@ -139,6 +136,20 @@ async def _section(
             query["cursor"] = parse_qs(urlsplit(found.next).query)["cursor"][0]
         more = f"/console/work?{urlencode(query)}"
     return Section(title, rows, more)
+
+
+async def _suggested(session: AsyncSession, wiring: Wiring, actor: Actor, sections: list[Section]) -> list[Section]:
+    """The sections, the first cases of them with the next action."""
+    left, made = SUGGESTIONS, list[Section]()
+    for section in sections:
+        first, rest = section.rows[:left], section.rows[left:]
+        left -= len(first)
+        rows: list[Row] = []
+        for each in first:
+            case = await queries.get_case(session, wiring.catalogue, case_id=each.row.case_id, actor=actor)
+            rows.append(replace(each, next=_next(case)))
+        made.append(replace(section, rows=[*rows, *rest]))
+    return made
 
 
 def _next(case: CaseDocument) -> ActionDocument | None:

@@ -8,8 +8,10 @@ from uuid import uuid4
 
 import pytest
 
+from caseward.cases import queries
+from caseward.situation import Actor
 from tests.integration.browser import Browser
-from tests.integration.office import VENDOR, Office
+from tests.integration.office import CATALOGUE, VENDOR, Office
 
 MARKUP = "<img src=x onerror=alert(1)> & \"quoted\" 'too' <script>alert(2)</script>"
 OFFERED = re.compile(r'href="(/console/cases/[^"]+)" data-action="(\w+)"')
@@ -291,6 +293,22 @@ class TestWork:
         text = (await reviewer.get("/console/work")).text
         assert "Waiting for you as vendor reviewer" in text
         assert f"/console/cases/{case['case_id']}/transition/approve" in text
+
+    @pytest.mark.parametrize("paused", [False, True])
+    async def test_the_list_says_the_sentence_of_the_document(self, office: Office, paused):
+        await blocked(office), await office.in_review(), await office.draft()
+        if paused:
+            order = {"process": "vendor_onboarding", "reason": "Moving house"}
+            assert (await office.operator.command("/v1/pauses", order)).status_code == 200
+        actor = Actor("ada", frozenset({"operator"}))
+        async with office.database.transaction() as session:
+            await queries.snapshot(session)
+            wanted = queries.CaseFilter(limit=20)
+            rows = (await queries.list_cases(session, CATALOGUE, wanted=wanted, actor=actor)).cases
+            told = await queries.list_conditions(session, CATALOGUE, rows=rows)
+            documents = [await queries.get_case(session, CATALOGUE, case_id=row.case_id, actor=actor) for row in rows]
+        assert {each.case_id: each.condition_info for each in documents} == told
+        assert {row.condition for row in rows} >= ({"paused"} if paused else {"blocked", "waiting"})
 
     async def test_one_search_leads_to_the_case(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")

@@ -62,7 +62,7 @@ class Form:
         made: list[Field] = []
         left_out = frozenset(without)
         for field in self._members(self.schema, self.given, "", ()):
-            if field.name not in left_out:
+            if field.name.removesuffix(JSON_SUFFIX) not in left_out:
                 made += field.fields if field.name == "input" else [field]
         return tuple(made)
 

@@ -160,6 +160,21 @@ class TestActing:
         assert (await browser.post(action, {**fields, "reason": "The registry is back"})).status_code == 303
         assert (await office.operator.case(case))["condition"] != "blocked"
 
+    async def test_what_was_done_by_hand_is_asked_for_by_the_type_of_its_result(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-senior-operator")
+        case = await office.draft()
+        submitted = await office.requester.take(case, "submit")
+        await office.perform(submitted.json(), rejected_at="screen_sanctions")
+        action, fields = await form_at(browser, (await offered(browser, case))["mark_done"])
+        assert set(fields) == {"csrf", "key", "etag", "seen", "result.reference", "result.hits", "reason"}
+        given = {"result.reference": "SCR-1", "result.hits": "many", "reason": "Asked them by phone"}
+        wrong = await browser.post(action, {**fields, **given})
+        assert (wrong.status_code, "valid integer" in wrong.text) == (422, True)
+        proposed = await browser.post(action, {**fields, **given, "result.hits": "0"})
+        assert proposed.status_code == 303, proposed.text
+        shown = await browser.get(proposed.headers["location"])
+        assert "proposed, and waits for confirmation" in shown.text
+
     async def test_a_proposal_is_confirmed_by_somebody_else(self, office: Office, browser: Browser):
         proposal = await office.proposal()
         href = f"/console/operations/{proposal['operation_id']}/confirm"

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 from playwright.async_api import Error as PlaywrightError
 
 from tests.acceptance.console.window import Sit, Window
@@ -18,6 +18,9 @@ HOW = (
     "The console is tested in a real browser, and there is none. Install Chromium (on Debian: apt-get install "
     "chromium), or let Playwright bring its own: .venv/bin/python -m playwright install --with-deps chromium"
 )
+
+
+expect.set_options(timeout=60_000)  # it returns with the signal; this is for machines that are busy with other things
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

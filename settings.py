@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+PortOrNone = Annotated[int, Field(ge=0, le=65535)]
 
 
 def _split_at_commas(value: object) -> object:
@@ -68,6 +69,14 @@ class Settings(BaseSettings):
     temporal_ui_port: Port = Field(default=8233, description="Its Web UI")
     sandbox_port: Port = Field(default=8100, description="The partner sandbox")
     sandbox_smtp_port: Port = Field(default=8125, description="Its mail server")
+
+    metrics_host: str = Field(
+        default="127.0.0.1", description="The address at which a worker serves its metrics; `0.0.0.0` in a container"
+    )
+    metrics_port: PortOrNone = Field(default=8001, description="The port, at `/metrics`; 0 = not at all")
+    temporal_metrics_port: PortOrNone = Field(
+        default=0, description="The port, at `/metrics`, of what Temporal's SDK counts in a worker; 0 = not at all"
+    )
 
     database_url: DatabaseUrl | None = Field(
         default=None,

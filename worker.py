@@ -14,14 +14,16 @@ from typing import Any
 
 import structlog
 import uvloop
+from prometheus_client import start_http_server
 from sqlalchemy.exc import DBAPIError
 from temporalio.client import Client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 from temporalio.workflow import NondeterminismError
 
 from api.logs import set_up_logs
-from caseward import failpoints
+from caseward import failpoints, metrics
 from caseward.activity import EffectRunner, engine_activities, has_activities, step_activities
 from caseward.cases import resuming
 from caseward.cases.bulk_drive import drive
@@ -132,13 +134,46 @@ def build_chores(database: Database, catalogue: Catalogue, reconciler: Reconcile
     ]
 
 
+class PortTaken(Exception):
+    """Somebody else listens where we are to serve our metrics."""
+
+    def __init__(self, setting: str, port: int) -> None:
+        super().__init__(f"CASEWARD_{setting.upper()}: port {port} is taken")
+
+
+def serve_metrics(settings: Settings) -> None:
+    """Serve what this process counts, from a thread of its own: a busy loop is what somebody may want to see.
+
+    Raises PortTaken.
+    """
+    metrics.begin_at_zero(CATALOGUE)
+    if settings.metrics_port:
+        try:
+            start_http_server(settings.metrics_port, settings.metrics_host, metrics.REGISTRY)
+        except OSError as fault:
+            raise PortTaken("metrics_port", settings.metrics_port) from fault
+
+
+def runtime(settings: Settings) -> Runtime | None:
+    """What the SDK runs in: one that serves its own metrics, or None for the default. Raises PortTaken."""
+    if not settings.temporal_metrics_port:
+        return None
+    at = f"{settings.metrics_host}:{settings.temporal_metrics_port}"
+    config = PrometheusConfig(bind_address=at, durations_as_seconds=True, counters_total_suffix=True)
+    try:
+        return Runtime(telemetry=TelemetryConfig(metrics=config))
+    except ValueError as fault:
+        raise PortTaken("temporal_metrics_port", settings.temporal_metrics_port) from fault
+
+
 async def connect(settings: Settings) -> Client:
-    """A client of Temporal, however long that takes to come up."""
+    """A client of Temporal, however long that takes to come up. Raises PortTaken."""
     log = structlog.get_logger("worker")
+    measured = runtime(settings)
     address = settings.temporal_address or f"127.0.0.1:{settings.temporal_port}"
     while True:
         try:
-            return await Client.connect(address, namespace=settings.temporal_namespace)
+            return await Client.connect(address, namespace=settings.temporal_namespace, runtime=measured)
         except (RPCError, RuntimeError) as fault:
             log.warning("temporal_away", address=address, error=str(fault)[:200])
             await asyncio.sleep(1)
@@ -168,6 +203,7 @@ async def serve(settings: Settings) -> None:
     effects = EffectRunner(database, CATALOGUE)
     workflows = find_workflows(CATALOGUE)
     activities = build_activities(database, CATALOGUE, partners, settings, effects)
+    serve_metrics(settings)
     client = await connect(settings)
     build_id = settings.build_id or content_of(Path(__file__).parent, CODE)
     versions = Versions(client, build_id)
@@ -235,6 +271,9 @@ def main() -> int:
     except DeclarationInvalid as fault:
         for line in fault.faults:
             print(line, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        return 1
+    except PortTaken as fault:
+        print(fault, file=sys.stderr)  # noqa: T201 - as above
         return 1
     return 0
 

@@ -15,7 +15,7 @@ from api.notices import Notices
 from api.tokens import Verifier
 from api.uploads import Uploads
 from api.webhooks import Signatures
-from caseward import failpoints
+from caseward import failpoints, metrics
 from caseward.db.session import Database
 from caseward.objects import Objects
 from processes import CATALOGUE
@@ -55,6 +55,7 @@ def main() -> None:
     )
     uploads = Uploads(Objects.connect(settings.documents_url), settings.document_limit)
     console = Console(demo_sign_in=settings.demo_sign_in, temporal_ui=settings.temporal_ui)
+    metrics.begin_at_zero(CATALOGUE)
     app = create_app(database, CATALOGUE, verifier, signatures, uploads, console)
     config = uvicorn.Config(
         app,

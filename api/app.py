@@ -25,6 +25,7 @@ from api.errors import add_error_handlers
 from api.front import Front
 from api.notices import Notices
 from api.routes_commands import command_routes
+from api.routes_metrics import metrics_routes
 from api.routes_processes import process_routes
 from api.tokens import Verifier
 from api.uploads import Uploads
@@ -109,6 +110,7 @@ def create_app(
         routes_stream.router,
         process_routes(catalogue),
         routes_health.router,
+        metrics_routes(wiring),
     ):
         app.include_router(router)
     if console is not None:

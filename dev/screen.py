@@ -25,6 +25,7 @@ def show_addresses(stack: Stack) -> None:
         "api": [
             ("Console", f"http://127.0.0.1:{settings.api_port}/"),
             ("API", f"http://127.0.0.1:{settings.api_port}/openapi.json"),
+            ("Metrics", f"http://127.0.0.1:{settings.api_port}/metrics{_of_the_worker(stack)}"),
         ],
         "sandbox": [
             ("Partners", f"http://127.0.0.1:{settings.sandbox_port}/_control/ledger"),
@@ -38,6 +39,11 @@ def show_addresses(stack: Stack) -> None:
             for title, address in lines:
                 show(f"  {title:<10} {address}")
     show(f"  {'Logs':<10} {settings.data_dir / 'logs'}")
+
+
+def _of_the_worker(stack: Stack) -> str:
+    port = stack.settings.metrics_port
+    return f", the worker's http://127.0.0.1:{port}/metrics" if port and "worker" in stack.children else ""
 
 
 async def show_warnings(stack: Stack) -> None:

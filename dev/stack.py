@@ -33,8 +33,10 @@ _STEADY_AFTER = timedelta(seconds=30)
 _PORT_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "temporal": ("temporal_port", "temporal_ui_port"),
     "sandbox": ("sandbox_port", "sandbox_smtp_port"),
+    "worker": ("metrics_port", "temporal_metrics_port"),
     "api": ("api_port",),
 }
+_PORTS_OF_ONE_WORKER = tuple(f"CASEWARD_{setting.upper()}" for setting in _PORT_SETTINGS["worker"])
 
 
 class Stack:
@@ -117,7 +119,7 @@ class Stack:
         await self.children[name].start(extra_env)
 
     def add_worker(self, name: str) -> None:
-        """One more worker, to be started like any service."""
+        """One more worker, to be started like any service; the first one has the port for metrics."""
         self.children[name] = Child(self._worker(name), data_dir=self.settings.data_dir)
 
     async def stop_service(self, name: str) -> None:
@@ -209,7 +211,7 @@ class Stack:
             (await child.released()).close()
             for setting in _PORT_SETTINGS.get(name, ()):
                 port = getattr(self.settings, setting)
-                if not port_is_free(port):
+                if port and not port_is_free(port):
                     raise PortTaken(setting, port)
 
     def _migrations(self) -> Service:
@@ -218,14 +220,14 @@ class Stack:
 
         return self._python("migrations", "caseward.db.migrate", ready)
 
-    def _python(self, name: str, module: str, ready: Probe) -> Service:
+    def _python(self, name: str, module: str, ready: Probe, extra_env: Mapping[str, str] | None = None) -> Service:
         # The environment is made when it starts: Postgres has no port before its own start.
         return Service(
             name,
             launch=lambda: Launch(
                 [sys.executable, "-m", module],
                 # Unbuffered, or a killed process takes its last lines with it.
-                env={**self.environment, "PYTHONUNBUFFERED": "1"},
+                env={**self.environment, "PYTHONUNBUFFERED": "1", **(extra_env or {})},
                 niceness=0 if name == "api" else IN_THE_BACKGROUND,
             ),
             ready=ready,
@@ -238,4 +240,5 @@ class Stack:
         async def ready() -> bool:
             return "worker ready" in self.children[name].said()
 
-        return self._python(name, "worker", ready)
+        ports = {} if name == "worker" else dict.fromkeys(_PORTS_OF_ONE_WORKER, "0")
+        return self._python(name, "worker", ready, ports)

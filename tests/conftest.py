@@ -33,7 +33,7 @@ def settings_for() -> Callable[[Path], Settings]:
 def _settings_for(data_dir: Path) -> Settings:
     # Below the range from which the kernel serves outgoing connections; at random, because other runs choose too.
     candidates = random.sample(range(10000, 15000), 200)
-    api, temporal, temporal_ui, sandbox, smtp = [port for port in candidates if port_is_free(port)][:5]
+    api, temporal, temporal_ui, sandbox, smtp, metrics = [port for port in candidates if port_is_free(port)][:6]
     # The machine's own settings don't count: neither `.env`, nor the servers that a variable may name.
     return Settings(
         _env_file=None,
@@ -44,6 +44,7 @@ def _settings_for(data_dir: Path) -> Settings:
         temporal_ui_port=temporal_ui,
         sandbox_port=sandbox,
         sandbox_smtp_port=smtp,
+        metrics_port=metrics,
         database_url=None,
         temporal_address=None,
     )

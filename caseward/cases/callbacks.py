@@ -149,7 +149,7 @@ async def _end_attempt(work: LockedCase, effect: Effect) -> None:
     """The attempt under way has its outcome; whatever its worker still hears is measured against it."""
     if effect.state == "running":
         attempt = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
-        attempt.outcome, attempt.ended_at = "succeeded", work.now
+        work.end_attempt(effect, attempt, "succeeded", attempt.error, at=work.now)
 
 
 async def _speaks_for_all(work: LockedCase, effect: Effect, offer: Offer) -> bool:

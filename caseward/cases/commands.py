@@ -556,6 +556,7 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
 async def whole_situation(work: LockedCase, actor: Actor | None = None) -> Situation:
     """The situation with all that the policy looks back on; what a replay looks back on only for who might want one."""
     now = await look_back(work.session, work.situation(), work.case)
+    work.taken = frozenset(now.acted)
     wants = actor is not None and actor.roles & OVERRIDES["replay"].roles
     if work.case.final or not (wants or any(proposal.name == "replay" for proposal in now.proposals)):
         return now
@@ -582,7 +583,7 @@ _ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
 
 async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
     """Add who acted before, which pauses concern it, which operation an undo would take back, and proposals."""
-    watched = {name for transition in now.process.transitions for name in transition.four_eyes}
+    watched = {transition.name for transition in now.process.transitions}
     wanted = {
         "case_id": case.id,
         "operation_id": case.operation_id,

@@ -51,6 +51,7 @@ async def pass_deadline(session: AsyncSession, catalogue: Catalogue, call: Deadl
             if transition is None:
                 message = f"{case.process}: the deadline takes the unknown transition {name}"
                 raise AssertionError(message)  # refused when the declaration was loaded
+            await whole_situation(work)  # what it took before
             await accept_transition(work, transition, Request(actor=SYSTEM, role=None, reason="The deadline passed."))
         case Unwind():
             await _unwind(work, state)

@@ -283,7 +283,7 @@ async def lapse(work: LockedCase, effect: Effect) -> None:
     if attempt.lease_until > work.now:
         raise LeaseHeld(attempt.lease_until - work.now)
     error = {"class": None, "code": "lease_lapsed", "message": "The worker went away in the middle."}
-    attempt.outcome, attempt.error, attempt.ended_at = "unknown", error, attempt.lease_until
+    work.end_attempt(effect, attempt, "unknown", error, at=attempt.lease_until)
     effect.state, effect.since, effect.next_attempt_at = "retrying", work.now, work.now
     effect.outcome = effect.outcome if effect.outcome == "acknowledged" else "unknown"
     effect.error, effect.maybe_sent_until, effect.ruled_out_by = error, attempt.lease_until, None
@@ -452,8 +452,7 @@ async def settle(
     current = attempt.ended_at is None and effect.attempt_count == attempt_number
     pause = await _tell_breaker(work, effect, settlement, failing=partner_failing)
     if attempt.outcome in {None, "unknown"}:
-        attempt.outcome, attempt.error = settlement.outcome, _error(settlement)
-        attempt.ended_at = attempt.ended_at or work.now
+        work.end_attempt(effect, attempt, settlement.outcome, _error(settlement), at=attempt.ended_at or work.now)
     if settlement.outcome == "succeeded":
         await land(work, effect, offer, settlement)
     elif current and effect.state != "settled":

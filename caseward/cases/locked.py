@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from caseward.cases.timeline import new_entry
-from caseward.db.tables import Case, Effect, Operation
+from caseward.db.counting import note_attempt
+from caseward.db.tables import Attempt, Case, Effect, Operation
 from caseward.documents import CaseFacts, StepDocument, status_document, step_documents
 from caseward.errors import CaseNotFound
 from caseward.messages import News, Offset, Order
@@ -29,6 +30,7 @@ from caseward.situation import (
     Actor,
     EffectView,
     OperationView,
+    Outcome,
     PauseView,
     Situation,
     condition,
@@ -135,6 +137,8 @@ class LockedCase:
     operation: Operation | None
     effects: dict[str, Effect]
     """Driven by the operation in flight, or standing in this case."""
+    taken: frozenset[str] = frozenset()
+    """The transitions that it took before, once somebody has looked back."""
     _touched: bool = field(default=False)
 
     def driven(self) -> list[Effect]:
@@ -394,6 +398,14 @@ class LockedCase:
             )
         )
         return found.all()
+
+    def end_attempt(
+        self, effect: Effect, attempt: Attempt, outcome: Outcome, error: dict[str, Any] | None, *, at: datetime
+    ) -> None:
+        """The attempt has an outcome. One that was unknown and is learnt now was counted before."""
+        if attempt.outcome is None:
+            note_attempt(self.session.sync_session, effect.partner, outcome, took=at - attempt.started_at)
+        attempt.outcome, attempt.error, attempt.ended_at = outcome, error, at
 
     def finish_helper(self, operation: Operation, state: Literal["completed", "superseded"] = "completed") -> None:
         """Close an override that helped: its effect has shown, or what it helped is gone."""

@@ -12,10 +12,11 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward import policy
+from caseward import metrics, policy
 from caseward.cases.attached import counting, what_it_saw
 from caseward.cases.locked import LockedCase, is_questioned, lock_case, reused, story_of
 from caseward.cases.proposals import end_proposals
+from caseward.db.counting import note
 from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, FinishAnswer, FinishCall, LoadAnswer, News
@@ -139,6 +140,9 @@ async def accept_transition(
         await work.session.flush()  # without steps it becomes the case's own in this very transaction
     if work.case.documents is not None:
         operation.documents = [str(document.id) for document in await counting(work)]
+    if transition.name in work.taken:
+        repeated = metrics.TRANSITIONS_REPEATED.labels(case.process, transition.name)
+        note(work.session.sync_session, repeated.inc)
     offsets = await effects_of(work, voided) if voided is not None else []
     await take_over(work, operation, voided=voided, offsets=offsets)
     await begin(work, operation, pending=transition.pending, work_to_do=transition.told or _owes(work))
@@ -372,7 +376,7 @@ async def _leave_alone(work: LockedCase, effect: Effect) -> None:
     attempt = await work.session.get_one(Attempt, (effect.key, effect.attempt_count))
     effect.error = {"class": None, "code": "superseded", "message": "The case was taken over in the middle."}
     effect.outcome, effect.maybe_sent_until, effect.ruled_out_by = "unknown", attempt.lease_until, None
-    attempt.outcome, attempt.error, attempt.ended_at = "unknown", effect.error, work.now
+    work.end_attempt(effect, attempt, "unknown", effect.error, at=work.now)
 
 
 def _release(work: LockedCase, effect: Effect) -> None:

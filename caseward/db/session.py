@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
+from caseward.db.counting import count, note_rows
 from caseward.db.write import write_together
 
 CONNECT_TIMEOUT = timedelta(seconds=3)  # Postgres is near; beyond that it is down and the caller should hear so
@@ -29,6 +31,13 @@ def sqlalchemy_url(database_url: str) -> str:
             return "postgresql+psycopg://" + database_url.removeprefix(prefix)
     message = "the database URL must begin with postgresql://"
     raise ValueError(message)
+
+
+class CountedSession(Session):
+    """A session whose early flushes are counted like what is written at the end."""
+
+
+event.listen(CountedSession, "before_flush", note_rows)
 
 
 @dataclass(frozen=True)
@@ -57,14 +66,18 @@ class Database:
                 "options": " ".join(f"-c {name}={value}" for name, value in _SERVER_SIDE.items()),
             },
         )
-        return cls(engine, async_sessionmaker(engine, expire_on_commit=False, autoflush=False))
+        counted = async_sessionmaker(engine, expire_on_commit=False, autoflush=False, sync_session_class=CountedSession)
+        return cls(engine, counted)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[AsyncSession]:
-        """One transaction: written and committed at the end, rolled back on any error."""
-        async with self.sessions() as session, session.begin():
-            yield session
-            await write_together(session)
+        """One transaction: written, committed and counted at the end, rolled back on any error."""
+        async with self.sessions() as session:
+            async with session.begin():
+                yield session
+                note_rows(session.sync_session)
+                await write_together(session)
+            count(session.sync_session)
 
     async def close(self) -> None:
         """Close every connection."""

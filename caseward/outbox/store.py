@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from caseward import metrics
+from caseward.db.counting import Count, note
 from caseward.db.tables import Case, Message, Operation
 
 CHANNEL = "caseward_outbox"  # a trigger notifies it for every new message
@@ -92,12 +95,14 @@ _OPERATIONS_DISPATCHED = (
         Operation.dispatched_at.is_(None),
     )
     .values(dispatched_at=func.clock_timestamp())
+    .returning(Operation.process, Operation.kind, Operation.dispatched_at - Operation.accepted_at)
     .execution_options(synchronize_session=False)
 )
 _MESSAGES_DISPATCHED = (
     update(Message)
     .where(Message.id.in_(bindparam("messages", expanding=True)))
     .values(dispatched_at=func.clock_timestamp(), error=None, parked=False)
+    .returning(Message.destination, Message.dispatched_at - Message.created_at)
     .execution_options(synchronize_session=False)
 )
 
@@ -143,8 +148,13 @@ async def mark_dispatched(session: AsyncSession, messages: Sequence[Claimed]) ->
     operations = [message.operation_id for message in messages if message.operation_id is not None]
     if operations:
         cases = sorted({message.case_id for message in messages})
-        await session.execute(_OPERATIONS_DISPATCHED, {"operations": operations, "cases": cases})
-    await session.execute(_MESSAGES_DISPATCHED, {"messages": [message.id for message in messages]})
+        found = await session.execute(_OPERATIONS_DISPATCHED, {"operations": operations, "cases": cases})
+        for process, kind, took in found:
+            _note(session, partial(metrics.OPERATION_DISPATCH.labels(process, kind).observe, took.total_seconds()))
+    for destination, took in await session.execute(
+        _MESSAGES_DISPATCHED, {"messages": [message.id for message in messages]}
+    ):
+        _note(session, partial(metrics.MESSAGE_DISPATCH.labels(destination).observe, took.total_seconds()))
 
 
 async def postpone(
@@ -161,6 +171,9 @@ async def postpone(
         )
         .execution_options(synchronize_session=False)
     )
+    if counts:
+        for message in messages:
+            _note(session, metrics.MESSAGES_REFUSED.labels(message.destination).inc)
 
 
 async def park(session: AsyncSession, message: Claimed, *, error: str) -> None:
@@ -171,3 +184,8 @@ async def park(session: AsyncSession, message: Claimed, *, error: str) -> None:
         .values(parked=True, error=error)
         .execution_options(synchronize_session=False)
     )
+    _note(session, metrics.MESSAGES_PARKED.labels(message.destination).inc)
+
+
+def _note(session: AsyncSession, count: Count) -> None:
+    note(session.sync_session, count)

@@ -118,6 +118,7 @@ def _settings(folder: Path) -> Settings:
         temporal_ui_port=ui,
         sandbox_port=sandbox,
         sandbox_smtp_port=smtp,
+        metrics_port=0,
         database_url=None,
         temporal_address=None,
     )

@@ -323,6 +323,8 @@ async def machine(settings_for, tmp_path_factory) -> AsyncIterator[Machine]:
                 "127.0.0.1:8100": f"127.0.0.1:{sandbox}",
                 "8125": str(settings.sandbox_smtp_port),
                 "8000": str(api),
+                "8001": str(settings.metrics_port),
+                "8002": "0",
                 "8100": str(sandbox),
                 "/run/caseward/jwks.json": str(settings.jwks_file),
                 "/data": str(folder / "sandbox"),

@@ -62,6 +62,7 @@ if __name__ == "__main__":
                     temporal_ui_port=free[2],
                     sandbox_port=free[3],
                     sandbox_smtp_port=free[4],
+                    metrics_port=0,
                 ),
                 sys.argv[1:] or list(SCENARIOS),
             )

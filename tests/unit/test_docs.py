@@ -7,8 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
-from caseward import failpoints
+from caseward import failpoints, metrics
 from caseward.activity import EffectRunner, step_activities
 from caseward.faults import faults
 from caseward.process import Catalogue
@@ -40,6 +41,33 @@ def test_every_failpoint_is_somewhere_in_the_code():
 def test_every_setting_has_its_row():
     named = [name for name in first_cells(README) if name.startswith("CASEWARD_")]
     assert sorted(named) == sorted(f"CASEWARD_{name.upper()}" for name in Settings.model_fields)
+
+
+def test_every_metric_has_its_row_with_its_labels():
+    rows = re.findall(r"^\| `(caseward_\w+)` \|([^|]*)\|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    told = {name: tuple(labels.strip().split(", ")) if labels.strip() else () for name, labels in rows}
+    known: dict[str, tuple[str, ...]] = {gauge.name: gauge.labels for gauge in metrics.GAUGES}
+    for metric in metrics.COUNTED:
+        described = metric.describe()[0]
+        known[described.name + ("_total" if described.type == "counter" else "")] = metric._labelnames
+    assert told == known
+    counted = {
+        name for name in vars(metrics) if isinstance(getattr(metrics, name), (metrics.Counter, metrics.Histogram))
+    }
+    assert len(counted) == len(metrics.COUNTED)
+    assert len({name for name in vars(metrics) if isinstance(getattr(metrics, name), metrics.Gauge)}) == len(
+        metrics.GAUGES
+    )
+
+
+def test_every_alert_asks_for_metrics_that_exist_and_names_a_runbook_that_does():
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    groups = yaml.safe_load((ROOT / "docs" / "alerts.yml").read_text())["groups"]
+    for rule in [rule for group in groups for rule in group["rules"]]:
+        names = re.findall(r"caseward_\w+", rule["expr"])
+        assert names, rule
+        assert [name for name in names if f"`{name}`" not in page] == []
+        assert (ROOT / "docs" / rule["annotations"]["runbook"]).exists(), rule
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

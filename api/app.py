@@ -14,6 +14,7 @@ from api import (
     routes_delegations,
     routes_documents,
     routes_health,
+    routes_numbers,
     routes_pauses,
     routes_proposals,
     routes_stream,
@@ -53,6 +54,7 @@ TAKEN = frozenset(
         "claim",
         "delegations",
         "documents",
+        "numbers",
     }
 )
 DESCRIPTION = """Cases of business processes: open them, move them, see what they wait for, mend what is half done.
@@ -109,6 +111,7 @@ def create_app(
         routes_pauses.router,
         routes_stream.router,
         process_routes(catalogue),
+        routes_numbers.router,
         routes_health.router,
         metrics_routes(wiring),
     ):

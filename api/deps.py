@@ -122,6 +122,7 @@ OutboxReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR
 # The whole business data of a case, every revision of it, to be taken away.
 EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
 OutboxOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
+NumbersReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
 BulkReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
 BulkOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
 

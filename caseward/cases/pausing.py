@@ -123,6 +123,13 @@ async def list_pauses(session: AsyncSession, catalogue: Catalogue) -> PauseList:
     return PauseList(pauses=[_document(row, waiting) for row in ordered])
 
 
+async def standing_pauses(session: AsyncSession) -> list[PauseDocument]:
+    """Those that are not open; writes nothing, so that it may be part of any snapshot."""
+    rows = (await session.scalars(select(Pause).where(Pause.state != "open").order_by(Pause.key))).all()
+    waiting = await _waiting(session) if rows else {}
+    return [_document(row, waiting) for row in rows]
+
+
 def case_document_of(case: Case) -> PauseDocument:
     """A case's own pause in the same form; its id is the case's."""
     paused: dict[str, Any] = case.paused or {}

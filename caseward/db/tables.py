@@ -71,6 +71,15 @@ class Case(Base):
             "deadline_at",
             postgresql_where=text("deadline_at IS NOT NULL AND operation_id IS NULL"),
         ),
+        # Most of all open cases, which are counted by state; a case that is at work has no entry.
+        Index(
+            "ix_cases_done",
+            "process",
+            "state",
+            "state_since",
+            "condition_since",
+            postgresql_where=text("condition = 'done' AND NOT final"),
+        ),
         Index("ix_cases_assignee", "assignee", "changed_at", "id", postgresql_where=text("assignee IS NOT NULL")),
         Index("ix_cases_proposals", "changed_at", "id", postgresql_where=text("proposals > 0")),
     )
@@ -350,6 +359,10 @@ class Attempt(Base):
     """One try at an effect, under a lease by the database's clock."""
 
     __tablename__ = "attempts"
+    # Of a table that grows with time this kind of index costs next to nothing, and finds what was lately.
+    __table_args__ = (
+        Index("ix_attempts_started", "started_at", postgresql_using="brin", postgresql_with={"autosummarize": True}),
+    )
 
     effect_key: Mapped[str] = mapped_column(ForeignKey("effects.key"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)

@@ -110,9 +110,13 @@ class AnyOf:
     def __init__(self, *roles: str) -> None:
         self.roles = frozenset(roles)
 
+    def lets(self, actor: Actor) -> bool:
+        """The actor passes."""
+        return bool(self.roles & actor.roles)
+
     async def __call__(self, actor: CurrentActor) -> Actor:
         """The actor. Raises ActionNotAllowed."""
-        if not self.roles & actor.roles:
+        if not self.lets(actor):
             names = " or ".join(sorted(role.replace("_", " ") for role in self.roles))
             raise ActionNotAllowed([Reason("role_missing", f"Only a {names} may.")])
         return actor
@@ -122,7 +126,8 @@ OutboxReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR
 # The whole business data of a case, every revision of it, to be taken away.
 EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
 OutboxOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
-NumbersReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
+READS_NUMBERS = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
+NumbersReader = Annotated[Actor, Depends(READS_NUMBERS)]
 BulkReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
 BulkOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
 

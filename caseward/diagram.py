@@ -4,7 +4,7 @@ States stand in one column; what leads down runs on the right, what leads back o
 that neither labels nor lines lie on one another. A dot is where lines join; where there is none they only cross.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from html import escape
 
@@ -68,10 +68,19 @@ def _by_end(key: tuple[int, str]) -> tuple[bool, int]:
     return key[1] == "out", key[0]
 
 
-def diagram(process: Process, *, current: str | None = None, visited: Collection[str] = (), styled: bool = True) -> str:
+def diagram(
+    process: Process,
+    *,
+    current: str | None = None,
+    visited: Collection[str] = (),
+    notes: Mapping[str, str] | None = None,
+    alarming: Collection[str] = (),
+    styled: bool = True,
+) -> str:
     """The picture; `current` and `visited` mark where one case stands, and where it has been.
 
-    Where `styled` is false it takes its colours from the page around it, which may forbid styles of its own.
+    `notes` are said in the boxes of states in place of who is to move, `alarming` ones stand out. Where `styled` is
+    false it takes its colours from the page around it, which may forbid styles of its own.
     """
     arrows = list(_arrows(process))
     order = _order(process, arrows)
@@ -110,7 +119,10 @@ def diagram(process: Process, *, current: str | None = None, visited: Collection
         edge = x + BOX if side == "right" else x
         room = _room(each.label for each, of in routed if of == side)
         parts += _routed(arrow, side, rows, number, edge, edge + away * (room + LANE * lanes[number]))
-    parts += [part for name in order for part in _box(process, rows[name], x, current, visited)]
+    said = notes or {}
+    for name in order:
+        marks = {"visited": name in visited, "current": name == current, "alarming": name in alarming}
+        parts += _box(process, rows[name], x, marks, said.get(name))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -225,13 +237,12 @@ def _tip(x: float, y: float, to: str) -> str:
     return f'<path class="tip" d="M{x:.1f} {y:.1f}l{behind}"/>'
 
 
-def _box(process: Process, row: _Row, x: float, current: str | None, visited: Collection[str]) -> Iterator[str]:
+def _box(process: Process, row: _Row, x: float, marked: Mapping[str, bool], note: str | None) -> Iterator[str]:
     state = process.state(row.name)
     marks = {
         "pending": state.name in process.pending_states,
         "final": state.final,
-        "visited": state.name in visited,
-        "current": state.name == current,
+        **marked,
     }
     classes = " ".join(["state", *(name for name, is_so in marks.items() if is_so)])
     middle, centre = x + BOX / 2, row.top + row.height / 2
@@ -241,4 +252,5 @@ def _box(process: Process, row: _Row, x: float, current: str | None, visited: Co
     who = "the case is closed" if state.final else "we are at work" if marks["pending"] else "nobody owes a move"
     if state.waiting_on is not None:
         who = f"waits for: {process.role_title(state.waiting_on).lower()}"
+    who = who if note is None else note
     yield f'<text class="who" x="{middle:.1f}" y="{centre + 15:.1f}">{escape(who)}</text></g>'

@@ -18,6 +18,7 @@ from cli.acting import acting
 from cli.bulk import bulk
 from cli.cases import case
 from cli.exits import WORDS
+from cli.numbers import numbers
 from cli.outbox import outbox
 from cli.pauses import pauses
 from cli.processes import process
@@ -46,6 +47,7 @@ cli.add_typer(bulk, name="bulk")
 cli.add_typer(process, name="process")
 cli.add_typer(outbox, name="outbox")
 cli.add_typer(timeline, name="timeline")
+cli.command()(numbers)
 cli.command()(review)
 
 

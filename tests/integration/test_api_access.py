@@ -17,7 +17,7 @@ from api.console.door import Guarded
 from api.deps import get_identity
 from tests.integration.office import CATALOGUE, Office, new_key
 
-PUBLIC = {"/health/live", "/health/ready", "/openapi.json"}
+PUBLIC = {"/health/live", "/health/ready", "/metrics", "/openapi.json"}
 SIGNED = {"/v1/partners/{partner}/callbacks"}  # no token, but a signature
 NOBODY = "00000000-0000-0000-0000-000000000000"
 
@@ -255,6 +255,7 @@ READS = {
     "/v1/bulk/{bulk_id}": {OPERATOR, SENIOR, AUDITOR},
     "/v1/bulk/{bulk_id}/items": {OPERATOR, SENIOR, AUDITOR},
     "/v1/callbacks": {OPERATOR, SENIOR, AUDITOR},
+    "/v1/numbers": {OPERATOR, SENIOR, AUDITOR},
     "/v1/pauses": {OPERATOR, SENIOR, AUDITOR},
     "/v1/pauses/{pause_id}": {OPERATOR, SENIOR, AUDITOR},
 }
@@ -268,6 +269,7 @@ ELSEWHERE = {
 FOR_SOME_ROLES = {
     "/v1/outbox",
     "/v1/callbacks",
+    "/v1/numbers",
     CASE + "/evidence",
     *(path for path in READS if path.startswith(("/v1/bulk", "/v1/pauses"))),
 }

@@ -295,3 +295,22 @@ async def test_shells_complete_what_there_is(operator: Terminal):
     asked = {"_CASEWARD_COMPLETE": "complete_bash", "COMP_WORDS": "caseward override re", "COMP_CWORD": "2"}
     completed = await asyncio.to_thread(CliRunner().invoke, cli, [], env=asked, prog_name="caseward")
     assert completed.stdout.split() == ["retry", "resume", "replay"]
+
+
+class TestNumbers:
+    async def test_a_script_gets_the_document_and_a_person_the_tables(self, office: Office, operator: Terminal):
+        case = await blocked(office)
+        asked = await operator.run("numbers", "vendor-onboarding", "--days", "1", "--json")
+        assert asked.exit_code == 0, asked.output
+        document = json.loads(asked.output)
+        (process,) = document["processes"]
+        assert (document["days"], process["process"]) == (1, case["process"])
+        assert process["stuck"] >= 1
+        shown = await operator.run("numbers", "vendor-onboarding", "--days", "1")
+        assert shown.exit_code == 0, shown.output
+        assert f"Vendor onboarding: {process['open']} open, {process['stuck']} stuck" in shown.output
+        assert "screening blocked compliance" in " ".join(shown.output.split())
+
+    async def test_who_may_not_is_refused(self, requester: Terminal):
+        refused = await requester.run("numbers")
+        assert (refused.exit_code, "role_missing" in refused.output) == (1, True)

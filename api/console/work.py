@@ -56,6 +56,7 @@ class Filter(BaseModel):
 
     condition: Annotated[ConditionName | None, Maybe] = None
     process: Annotated[Text | None, Maybe] = None
+    state: Annotated[Text | None, Maybe] = None
     recovery_owner: Annotated[Text | None, Maybe] = None
     waiting_on: Annotated[Text | None, Maybe] = None
     assignee: Annotated[Text | None, Maybe] = None

@@ -1,6 +1,7 @@
 """The console's processes and numbers: what the API counts is what the pages show, to those who may see it."""
 
 import re
+from html import unescape
 
 import pytest
 
@@ -52,10 +53,13 @@ class TestProcesses:
         assert set(cells(page, "Partner")) >= {"bank", "erp", "screening"}
 
     async def test_every_place_where_a_move_is_owed_leads_to_its_cases(self, office: Office):
-        await office.draft()
-        page = await (await sign_in(office, "demo-operator")).page("/console/processes/vendor-onboarding")
-        href = r"/console/work\?process=vendor_onboarding&amp;state=draft&amp;condition=waiting&amp;recovery_owner=\w+"
-        assert re.search(href, page)
+        case = await office.draft()
+        signed = await sign_in(office, "demo-operator")
+        page = await signed.page("/console/processes/vendor-onboarding")
+        wanted = r"process=vendor_onboarding&amp;state=draft&amp;condition=waiting&amp;recovery_owner=\w+"
+        found = re.search(rf"/console/work\?{wanted}", page)
+        assert found
+        assert f"/console/cases/{case['case_id']}" in await signed.page(unescape(found[0]))
 
     async def test_a_paused_partner_is_told_with_whom_and_why(self, office: Office):
         await office.operator.command("/v1/pauses", {"partner": "bank", "reason": "They are <b>moving</b> house"})

@@ -10,6 +10,8 @@ from tests.processes.vendor_onboarding import EXAMPLE
 
 MARKUP = "<img src=x onerror=document.title='owned'> & <script>document.title='owned'</script>"
 
+OTHERS = ("/console/processes", "/console/processes/vendor-onboarding", "/console/numbers")
+
 
 def at(case: Json) -> str:
     return f"/console/cases/{case['case_id']}"
@@ -135,7 +137,13 @@ class TestAccessibility:
         case = await blocked(company)
         window = await sit("demo-operator", color_scheme=scheme)
         found: dict[str, list[str]] = {}
-        for path in ("/console/work", at(case), at(case) + "/override/retry?step=open_payee", "/console/sign-in"):
+        for path in (
+            "/console/work",
+            at(case),
+            at(case) + "/override/retry?step=open_payee",
+            "/console/sign-in",
+            *OTHERS,
+        ):
             await window.open(path)
             await window.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
             # Its own script is not ours, and comes past the policy by way of the debugger.
@@ -151,7 +159,7 @@ class TestAccessibility:
     async def test_nothing_is_wider_than_the_window(self, company: Company, sit: Sit, width):
         case = await company.draft()
         window = await sit("demo-operator", viewport={"width": width, "height": 900})
-        for path in ("/console/work?process=vendor_onboarding", at(case), at(case) + "/override/pause"):
+        for path in ("/console/work?process=vendor_onboarding", at(case), at(case) + "/override/pause", *OTHERS):
             await window.open(path)
             wider = await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
             assert not wider, path

@@ -13,7 +13,7 @@ DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo run test check format faults bench clean
+.PHONY: help setup demo run test check lint format faults bench clean
 
 help:  ## explain the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,12 +31,14 @@ run: $(RUNTIME)  ## the stack alone, until Ctrl-C
 test: $(DEV)  ## all tests, on real Postgres, Temporal and partner sandbox
 	$(BIN)/python -m pytest
 
-check: $(DEV)  ## format, lint, types, import contracts, unit tests: what must pass before a commit
+check: lint  ## format, lint, types, import contracts, unit tests: what must pass before a commit
+	$(BIN)/python -m pytest tests/unit tests/architecture
+
+lint: $(DEV)  ## what of it needs no test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit tests/architecture
 
 format: $(DEV)  ## put the code into shape
 	$(BIN)/ruff format .

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -10,12 +12,27 @@ from dev.drill.play import FAULTS, Place, Seen, places, way
 from processes import CATALOGUE
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 
+Drills = Mapping[str, Future[subprocess.CompletedProcess[str]]]
+
+AT_ONCE = 2  # a drill keeps one core busy, and most machines have two
+PATIENCE = 1800  # seconds, where one takes some 300
+
+
+@pytest.fixture(scope="module")
+def drills() -> Iterator[Drills]:
+    """The drill of every process, under way."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {process: pool.submit(drill, process) for process in CATALOGUE}
+
+
+def drill(process: str) -> subprocess.CompletedProcess[str]:
+    order = [sys.executable, "-m", "cli.main", "drill", process]
+    return subprocess.run(order, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
 
 @pytest.mark.parametrize("process", list(CATALOGUE))
-def test_every_promise_is_kept(process: str):
-    played = subprocess.run(
-        [sys.executable, "-m", "cli.main", "drill", process], capture_output=True, text=True, timeout=900, check=False
-    )
+def test_every_promise_is_kept(drills: Drills, process: str):
+    played = drills[process].result()
     assert played.returncode == 0, played.stdout[-8000:] + played.stderr[-2000:]
     for place in places(CATALOGUE[process]):
         assert f"{place.transition.name} / {place.address}\n" in played.stdout

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Query, Request, Response
 from starlette.responses import RedirectResponse
@@ -121,6 +120,4 @@ def _asking(
 
 def _within(to: str) -> str:
     """Where they wanted to go, if that is a page of ours."""
-    parts = urlsplit(to)
-    ours = to.startswith("/console/") and not parts.scheme and not parts.netloc and "\\" not in to
-    return to if ours and to.isprintable() else HOME
+    return to if to.startswith("/console/") and "\\" not in to and to.isprintable() else HOME

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
+from uuid import UUID
 
 from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -90,6 +91,8 @@ class Section:
     rows: Sequence[Row]
     more: str | None
     """The address of the whole list, where there is more of it."""
+    mine: bool = False
+    """Whether they wait for this very person, who may act on each."""
 
 
 @router.get("/console/work")
@@ -115,8 +118,9 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
     parked: Sequence[MessageDocument] = ()
     async with wiring.database.transaction() as session:
         await queries.snapshot(session)
-        for title, view in _glance(wiring.catalogue, actor):
-            sections.append(await _section(session, wiring, actor, title, view, limit=SOME))
+        for title, view, mine in _glance(wiring.catalogue, actor):
+            section = await _section(session, wiring, actor, title, view, limit=SOME)
+            sections.append(replace(section, mine=mine))
         sections = await _suggested(session, wiring, actor, [section for section in sections if section.rows])
         if SEES_OUTBOX & actor.roles:
             parked = (await queries.parked_messages(session, parked=True)).messages
@@ -140,17 +144,18 @@ async def _section(
 
 
 async def _suggested(session: AsyncSession, wiring: Wiring, actor: Actor, sections: list[Section]) -> list[Section]:
-    """The sections, the first cases of them with the next action."""
-    left, made = SUGGESTIONS, list[Section]()
-    for section in sections:
-        first, rest = section.rows[:left], section.rows[left:]
-        left -= len(first)
-        rows: list[Row] = []
-        for each in first:
-            case = await queries.get_case(session, wiring.catalogue, case_id=each.row.case_id, actor=actor)
-            rows.append(replace(each, next=_next(case)))
-        made.append(replace(section, rows=[*rows, *rest]))
-    return made
+    """The sections, some of their cases with the next action: first those that wait for this person."""
+    left, found = SUGGESTIONS, dict[UUID, ActionDocument | None]()
+    for section in sorted(sections, key=lambda section: not section.mine):
+        for each in section.rows:
+            if left and each.row.case_id not in found:
+                left -= 1
+                case = await queries.get_case(session, wiring.catalogue, case_id=each.row.case_id, actor=actor)
+                found[each.row.case_id] = _next(case)
+    return [
+        replace(section, rows=[replace(each, next=found.get(each.row.case_id)) for each in section.rows])
+        for section in sections
+    ]
 
 
 def _next(case: CaseDocument) -> ActionDocument | None:
@@ -160,8 +165,8 @@ def _next(case: CaseDocument) -> ActionDocument | None:
     return next((action for action in allowed if action.name == first), next(iter(moves), None))
 
 
-def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter]]:
-    """What is looked at without being asked, the most urgent first."""
+def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter, bool]]:
+    """What is looked at without being asked, the most urgent first; and whether it waits for this very person."""
     waiting = {state.waiting_on for process in catalogue.values() for state in process.states}
     called = {
         state.deadline.then.role
@@ -171,17 +176,17 @@ def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter]]:
     }
     mine = sorted(role for role in actor.roles if role in waiting | called)
     return [
-        ("Blocked", Filter(condition="blocked")),
-        ("To be confirmed", Filter(proposals=True)),
+        ("Blocked", Filter(condition="blocked"), False),
+        ("To be confirmed", Filter(proposals=True), False),
         *(
-            (f"Waiting for you as {role.replace('_', ' ')}", Filter(condition="waiting", waiting_on=role))
+            (f"Waiting for you as {role.replace('_', ' ')}", Filter(condition="waiting", waiting_on=role), True)
             for role in mine
         ),
-        ("Claimed by you", Filter(assignee=actor.id)),
-        ("Overdue", Filter(overdue=True)),
-        ("Trying again", Filter(condition="retrying")),
-        ("Being taken back", Filter(condition="undoing")),
-        ("Paused", Filter(condition="paused")),
+        ("Claimed by you", Filter(assignee=actor.id), True),
+        ("Overdue", Filter(overdue=True), False),
+        ("Trying again", Filter(condition="retrying"), False),
+        ("Being taken back", Filter(condition="undoing"), False),
+        ("Paused", Filter(condition="paused"), False),
     ]
 
 

@@ -21,7 +21,7 @@ class Browser:
         return await self._send("GET", path, headers=headers)
 
     async def post(self, path: str, fields: dict | None = None, headers: dict | None = None) -> httpx2.Response:
-        return await self._send("POST", path, headers={**HERE, **(headers or {})}, data=fields or {})
+        return await self._send("POST", path, headers=HERE if headers is None else headers, data=fields or {})
 
     async def _send(self, method: str, path: str, *, headers: dict, **content) -> httpx2.Response:
         cookies = {"Cookie": f"{COOKIE}={self.cookie}"} if self.cookie else {}

@@ -113,9 +113,11 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
         only = section.rows[0].row if len(section.rows) == 1 and wanted.named.keys() == {"q"} else None
         if only is not None and wanted.cursor is None:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
-        return page(request, "work.html", sections=[section], parked=(), releases=False, **shown)
+        shown |= {"more_parked": False, "releases": False}
+        return page(request, "work.html", sections=[section], parked=(), **shown)
     sections: list[Section] = []
     parked: Sequence[MessageDocument] = ()
+    more_parked = False
     async with wiring.database.transaction() as session:
         await queries.snapshot(session)
         for title, view, mine in _glance(wiring.catalogue, actor):
@@ -123,8 +125,10 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
             sections.append(replace(section, mine=mine))
         sections = await _suggested(session, wiring, actor, [section for section in sections if section.rows])
         if SEES_OUTBOX & actor.roles:
-            parked = (await queries.parked_messages(session, parked=True)).messages
-    return page(request, "work.html", sections=sections, parked=parked, releases=bool(RELEASES & actor.roles), **shown)
+            found = await queries.parked_messages(session, parked=True, limit=SOME)
+            parked, more_parked = found.messages, found.next is not None
+    shown |= {"more_parked": more_parked, "releases": bool(RELEASES & actor.roles)}
+    return page(request, "work.html", sections=sections, parked=parked, **shown)
 
 
 async def _section(
@@ -216,6 +220,18 @@ def _choices(wiring: Wiring) -> dict[str, list[tuple[str, str]]]:
         "recovery_owner": [(team, team.replace("_", " ")) for team in sorted(teams | {OPERATOR})],
         "waiting_on": [*roles.items(), *((partner, f"partner {partner}") for partner in sorted(wiring.partners))],
     }
+
+
+@router.get("/console/messages")
+async def messages(
+    request: Request, wiring: Wired, actor: Operator, after: Annotated[int, Query(ge=0, le=MAX_ID)] = 0
+) -> Response:
+    """Messages that were parked, the oldest first. Raises ActionNotAllowed."""
+    await AnyOf(*SEES_OUTBOX)(actor)
+    async with wiring.database.transaction() as session:
+        found = await queries.parked_messages(session, parked=True, after=after)
+    shown: dict[str, Any] = {"messages": found.messages, "next": found.next, "releases": bool(RELEASES & actor.roles)}
+    return page(request, "messages.html", **shown)
 
 
 @router.post("/console/messages/{message_id}/requeue")

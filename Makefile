@@ -28,7 +28,8 @@ demo: $(RUNTIME)  ## the stack, and a working day played on it; serves until Ctr
 run: $(RUNTIME)  ## the stack alone, until Ctrl-C
 	$(BIN)/python -m dev
 
-test: $(DEV)  ## all tests, on real Postgres, Temporal and partner sandbox
+test: $(DEV)  ## all tests, on real Postgres, Temporal, partner sandbox and browser
+	$(BIN)/python -m dev.browser
 	$(BIN)/python -m pytest
 
 check: lint  ## format, lint, types, import contracts, unit tests: what must pass before a commit

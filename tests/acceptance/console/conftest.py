@@ -1,39 +1,26 @@
 """A real browser for all tests of the console, and people who sit at it."""
 
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
-import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
-from playwright.async_api import Error as PlaywrightError
 
+from dev.browser import installed
 from tests.acceptance.console.window import Sit, Window
 from tests.faults.company import Company
-
-INSTALLED = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-HOW = (
-    "The console is tested in a real browser, and there is none. Install Chromium (on Debian: apt-get install "
-    "chromium), or let Playwright bring its own: .venv/bin/python -m playwright install --with-deps chromium"
-)
-
 
 expect.set_options(timeout=60_000)  # it returns with the signal; this is for machines that are busy with other things
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def chromium() -> AsyncIterator[Browser]:
-    """An installed Chrome or Chromium, else Playwright's own."""
+    """An installed Chrome or Chromium, else Playwright's own; `make test` sees to it that there is one."""
     # Chromium's sandbox does not work as root, where containers run their tests.
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    found = next(filter(None, map(shutil.which, INSTALLED)), None)
     async with async_playwright() as playwright:
-        try:
-            browser = await playwright.chromium.launch(executable_path=found, args=arguments)
-        except PlaywrightError as fault:
-            pytest.fail(f"{HOW}\n{fault.message}")
+        browser = await playwright.chromium.launch(executable_path=installed(), args=arguments)
         yield browser
         await browser.close()
 

@@ -693,18 +693,15 @@ class Handle:
         return await dump(self.desk.database, self.id)
 
 
+NO_CASES_OWN = frozenset({"pauses", "pause_changes", "bulk_runs", "delegations", "known", "sessions"})
+
+
 async def dump(database: Database, case_id: UUID | None = None) -> dict[str, list[str]]:
     """Every row there is, or those of one case."""
     rows: dict[str, list[str]] = {}
     async with database.transaction() as session:
         for table in Base.metadata.sorted_tables:
-            if case_id and table.name in {
-                "pauses",
-                "pause_changes",
-                "bulk_runs",
-                "delegations",
-                "known",
-            }:  # no case's own
+            if case_id and table.name in NO_CASES_OWN:
                 continue
             if table.name == "attempts":
                 where = "effect_key IN (SELECT key FROM effects WHERE case_id = :id)"

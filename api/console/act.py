@@ -81,6 +81,16 @@ class Acting:
         mine = (each for each in steps if each.name == self.action.step and each.item == self.action.item)
         return any(each.outcome == UNKNOWN for each in mine)
 
+    @property
+    def known(self) -> forms.Json:
+        """What the form is filled in with: the subject, where another is given in its place."""
+        process = self.wiring.catalogue[self.case.process]
+        transition = process.transition(self.action.name) if self.action.kind == "transition" else None
+        if transition is None or transition.revise is None:
+            return {}
+        asked = transition.input.model_fields.items()
+        return {"input": {name: self.case.subject for name, field in asked if field.annotation is process.subject}}
+
     def fields(self, given: forms.Json, errors: Mapping[str, str]) -> Sequence[forms.Field]:
         """The fields that a person fills in; step, item and plan are the page's own."""
         made = forms.Form(self.model.model_json_schema(), given, errors)
@@ -116,6 +126,7 @@ class Acting:
         whole = {
             "type": "object",
             "properties": {"result": {**schema, "title": "Result"}},
+            "required": ["result"],
             "$defs": schema.get("$defs", {}),
         }
         return forms.Form(whole, given, errors).fields()
@@ -157,7 +168,7 @@ async def _form_page(
 ) -> Response:
     action, wrong = acting.action, errors or {}
     own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
-    fields = acting.fields(given or {}, wrong)
+    fields = acting.fields(acting.known if given is None else given, wrong)
     named = {field.name for field in _flat(fields)}
     return page(
         request,

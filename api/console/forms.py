@@ -38,6 +38,9 @@ class Field:
     title: str
     kind: Kind
     required: bool = False
+    """The browser insists on it."""
+    optional: bool = True
+    """It may be empty even where what it stands in is not."""
     help: str = ""
     value: str = ""
     wrong: str = ""
@@ -61,25 +64,38 @@ class Form:
         """All of them; those below `input` stand beside the others, because the word says nothing to people."""
         made: list[Field] = []
         left_out = frozenset(without)
-        for field in self._members(self.schema, self.given, "", ()):
+        for field in self._members(self.schema, self.given, "", (), required=True):
             if field.name.removesuffix(JSON_SUFFIX) not in left_out:
                 made += field.fields if field.name == "input" else [field]
         return tuple(made)
 
-    def _members(self, schema: Json, given: Any, prefix: str, seen: tuple[str, ...]) -> Sequence[Field]:
+    def _members(
+        self, schema: Json, given: Any, prefix: str, seen: tuple[str, ...], *, required: bool
+    ) -> Sequence[Field]:
+        """No browser insists on what is within something that may be left empty as a whole."""
         known = cast("Json", given) if isinstance(given, dict) else {}
         needed = set(schema.get("required", ()))
         return [
-            self._field(inner, known.get(name), f"{prefix}{name}", name in needed, seen)
+            self._field(
+                inner,
+                known.get(name),
+                f"{prefix}{name}",
+                seen,
+                needed=name in needed,
+                required=required and name in needed,
+            )
             for name, inner in schema.get("properties", {}).items()
         ]
 
-    def _field(self, schema: Json, given: Any, name: str, required: bool, seen: tuple[str, ...]) -> Field:  # noqa: FBT001
+    def _field(
+        self, schema: Json, given: Any, name: str, seen: tuple[str, ...], *, needed: bool, required: bool
+    ) -> Field:
         declared = self._resolved(schema)
         about: Json = {
             "name": name,
             "title": schema.get("title") or declared.get("title") or name.rpartition(".")[2],
             "required": required,
+            "optional": not needed,
             "help": schema.get("description") or declared.get("description", "")
             if "properties" not in declared
             else "",
@@ -91,12 +107,21 @@ class Form:
             return Field(kind="json", value=_as_json(given), **about)
         inside = (*seen, reference) if reference else seen
         if "properties" in declared:
-            return Field(kind="group", fields=tuple(self._members(declared, given, f"{name}.", inside)), **about)
+            members = self._members(declared, given, f"{name}.", inside, required=required)
+            return Field(kind="group", fields=tuple(members), **about)
         if declared.get("type") == "array" and "items" in declared:
             rows = cast("list[Any]", given) if isinstance(given, list) else []
-            shown = max(len(rows), declared.get("minItems", 1), 1)
+            least = declared.get("minItems", 0)
+            shown = max(len(rows), least, 1)
             made = [
-                self._field(declared["items"], row, f"{name}.{number}", False, inside)  # noqa: FBT003
+                self._field(
+                    declared["items"],
+                    row,
+                    f"{name}.{number}",
+                    inside,
+                    needed=number < least,
+                    required=required and number < least,
+                )
                 for number, row in enumerate([*rows, *[None] * (shown - len(rows))])
             ]
             return Field(kind="rows", fields=tuple(made[:MOST_ROWS]), **about)

@@ -24,6 +24,7 @@ class FormReader(HTMLParser):
         super().__init__()
         self.forms: dict[str, dict[str, str]] = {}
         self.current: dict[str, str] | None = None
+        self.required: set[str] = set()
         self.area: str | None = None
         self.feed(text)
 
@@ -33,6 +34,7 @@ class FormReader(HTMLParser):
             self.current = self.forms.setdefault(named["action"], {})
         elif self.current is not None and named.get("name") and tag in {"input", "textarea", "select"}:
             self.current[named["name"]] = named.get("value") or ""
+            self.required |= {named["name"]} if "required" in named else set()
             self.area = named["name"] if tag == "textarea" else None
 
     def handle_endtag(self, tag):
@@ -76,6 +78,17 @@ async def offered(browser: Browser, case: dict) -> dict[str, str]:
     shown = await browser.get(f"/console/cases/{case['case_id']}")
     assert shown.status_code == 200, shown.text
     return {name: href for href, name in OFFERED.findall(shown.text)}
+
+
+async def changes_requested(office: Office) -> dict:
+    case = await office.in_review()
+    asked = await office.reviewer.take(case, "request-changes", {"input": {"grounds": "The IBAN, please"}})
+    assert asked.status_code == 200, asked.text
+    return await office.requester.case(case)
+
+
+async def operation_of(office: Office, location: str) -> dict:
+    return (await office.operator.get(f"/v1/operations/{location.rpartition('=')[2]}")).json()
 
 
 async def blocked(office: Office) -> dict:
@@ -191,9 +204,7 @@ class TestActing:
 
     async def test_nested_input_with_lists_goes_there_and_back(self, office: Office, browser: Browser):
         await browser.sign_in("demo-vendor-requester")
-        case = await office.in_review()
-        asked = await office.reviewer.take(case, "request-changes", {"input": {"grounds": "The IBAN, please"}})
-        assert asked.status_code == 200, asked.text
+        case = await changes_requested(office)
         action, fields = await form_at(browser, (await offered(browser, case))["resubmit"])
         more = await browser.post(action, {**fields, "more": "input.vendor.contacts"})
         assert "input.vendor.contacts.1.name" in forms_of(more.text)[action]
@@ -216,6 +227,37 @@ class TestActing:
         operation_id = sent.headers["location"].rpartition("=")[2]
         operation = (await office.operator.get(f"/v1/operations/{operation_id}")).json()
         assert operation["input"]["vendor"]["contacts"] == [{"name": "Ada Berg", "email": "ada@example.com"}]
+
+    async def test_a_list_that_may_be_empty_is_left_empty(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-vendor-requester")
+        case = await changes_requested(office)
+        action, fields = await form_at(browser, (await offered(browser, case))["resubmit"])
+        emptied = {**fields, **{name: "" for name in fields if ".documents." in name}}
+        more = await browser.post(action, {**emptied, "more": "input.vendor.contacts"})
+        vendor = "input.vendor."
+        shown, required = forms_of(more.text)[action], FormReader(more.text).required
+        assert {name for name in shown if ".documents." in name} == {
+            f"{vendor}documents.0.{name}" for name in ("title", "reference", "sha256")
+        }
+        assert {name for name in required if ".documents." in name or ".contacts." in name} == {
+            f"{vendor}contacts.0.name",
+            f"{vendor}contacts.0.email",
+        }
+        sent = await browser.post(action, shown)
+        assert sent.status_code == 303, sent.text
+        operation = await operation_of(office, sent.headers["location"])
+        assert operation["input"]["vendor"].get("documents", []) == []
+        assert operation["input"]["vendor"]["contacts"] == VENDOR["contacts"]
+
+    async def test_where_the_whole_subject_is_given_anew_the_form_begins_with_what_it_is(
+        self, office: Office, browser: Browser
+    ):
+        await browser.sign_in("demo-vendor-requester")
+        case = await changes_requested(office)
+        action, fields = await form_at(browser, (await offered(browser, case))["resubmit"])
+        sent = await browser.post(action, fields)
+        assert sent.status_code == 303, sent.text
+        assert (await operation_of(office, sent.headers["location"]))["input"] == {"vendor": case["subject"]}
 
     async def test_a_plan_is_shown_before_it_is_ordered(self, office: Office, browser: Browser):
         await browser.sign_in("demo-senior-operator")

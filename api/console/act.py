@@ -1,7 +1,8 @@
 """Acting on a case: a form for every action, made from its schema, and the very commands that the API's routes call.
 
 A form is bound to what its reader saw: the case's tag, and the number of the last entry. Whoever acts on what is no
-more is refused, and told what changed and by whom. The form's key is made with it: a second click is the same command.
+more is refused, and told what changed and by whom; what they gave is there for another, informed click. The form's key
+is made with it: a second click is the same command.
 """
 
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,19 @@ class Acting:
         }
         return forms.Form(whole, given, errors).fields()
 
+    async def plan(self, step: str) -> ReplayPlan:
+        """Of a replay from this step. Raises InputInvalid, ActionNotAllowed."""
+        catalogue, case_id = self.wiring.catalogue, self.case.case_id
+        async with self.wiring.database.transaction() as session:
+            return await get_plan(session, catalogue, case_id=case_id, step=step, actor=self.actor)
+
+    async def now(self) -> "Acting":
+        """The same action as the case shows it now."""
+        action = self.action
+        return await _acting(
+            self.wiring, self.actor, self.case.case_id, action.kind, action.name, action.step, action.item
+        )
+
     async def consequences(self) -> Any:
         """What would follow."""
         catalogue = self.wiring.catalogue
@@ -165,6 +179,7 @@ async def _form_page(
     carried: Mapping[str, str] | None = None,
     plan: ReplayPlan | None = None,
     status: int = 200,
+    **told: Any,
 ) -> Response:
     action, wrong = acting.action, errors or {}
     own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
@@ -185,6 +200,7 @@ async def _form_page(
         consequences=await acting.consequences(),
         wrong=[message for name, message in wrong.items() if name not in named],
         unknown=acting.unknown,
+        **{"refused": None, **told},
     )
 
 
@@ -219,8 +235,7 @@ async def ask(
     if name != "replay" or from_step is None:
         return await _form_page(request, acting)
     try:
-        async with wiring.database.transaction() as session:
-            plan = await get_plan(session, wiring.catalogue, case_id=case_id, step=from_step, actor=actor)
+        plan = await acting.plan(from_step)
     except (InputInvalid, ActionNotAllowed) as refused:
         return await _form_page(request, acting, errors={"from_step": refused.detail}, status=HTTPStatus.CONFLICT)
     return await _form_page(request, acting, plan=plan)
@@ -256,14 +271,13 @@ async def act(
         errors = {each["field"]: each["message"] for each in field_errors(fault)}
     except InputInvalid as refused:
         errors = {each["field"]: each["message"] for each in refused.members.get("errors", ())} or {"": refused.detail}
-    except (ActionNotAllowed, VersionStale) as refused:
-        return await _moved(request, acting.wiring, envelope.actor, case_id, form, refused)
+    except VersionStale as refused:
+        return await _once_more(request, await acting.now(), form, given, refused)
+    except ActionNotAllowed as refused:
+        return await _moved(request, wiring, envelope.actor, case_id, form, refused)
     else:
         return _to_outcome(accepted)
-    plan = None
-    if name == "replay" and "step" in given:
-        async with wiring.database.transaction() as session:
-            plan = await get_plan(session, wiring.catalogue, case_id=case_id, step=given["step"], actor=envelope.actor)
+    plan = await acting.plan(given["step"]) if name == "replay" and "step" in given else None
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     return await _form_page(request, acting, given=given, errors=errors, carried=carried, plan=plan, status=status)
 
@@ -307,6 +321,29 @@ def _to_outcome(accepted: Accepted) -> Response:
     return RedirectResponse(to, HTTPStatus.SEE_OTHER)
 
 
+async def _once_more(
+    request: Request, acting: Acting, form: Mapping[str, str], given: forms.Json, refused: VersionStale
+) -> Response:
+    """The form as a new one, with what was given and what changed; the case, where it can't be done any more."""
+    case = acting.case
+    try:
+        plan = await acting.plan(given["step"]) if acting.action.name == "replay" and "step" in given else None
+    except (InputInvalid, ActionNotAllowed):
+        return await _moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
+    if not acting.action.allowed:
+        return await _moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
+    told = await _told(acting.wiring, acting.actor, case, form)
+    return await _form_page(request, acting, given=given, plan=plan, status=refused.status, refused=refused, **told)
+
+
+async def _told(wiring: Wiring, actor: Actor, case: CaseDocument, form: Mapping[str, str]) -> dict[str, Any]:
+    """What changed since the form was opened; of pauses only its tag tells."""
+    seen = form.get("seen", "")
+    after = int(seen) if seen.isdecimal() and int(seen) <= MAX_NUMBER else MAX_NUMBER
+    paused = form.get("etag", "").partition(".")[2] != case.etag.partition(".")[2]
+    return {"changes": await changes_since(wiring, actor, case.case_id, after), "pauses_changed": paused}
+
+
 async def _moved(
     request: Request,
     wiring: Wiring,
@@ -316,12 +353,10 @@ async def _moved(
     refused: ActionNotAllowed | VersionStale,
 ) -> Response:
     """The fresh page, with why it was refused, and with what changed since the form was opened."""
-    seen = form.get("seen", "")
-    after = int(seen) if seen.isdecimal() and int(seen) <= MAX_NUMBER else MAX_NUMBER
-    happened = await changes_since(wiring, actor, case_id, after)
     shown = await read_page(wiring, actor, case_id)
     status = refused.http_status if isinstance(refused, ActionNotAllowed) else refused.status
-    return case_page(request, shown, status=status, refused=refused, changes=happened)
+    told = await _told(wiring, actor, shown.case, form)
+    return case_page(request, shown, status=status, refused=refused, **told)
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ async def read_page(
 
 def case_page(request: Request, shown: CasePage, *, status: int = 200, **context: Any) -> Response:
     """The page, with a refusal above it where there was one."""
-    said: Mapping[str, Any] = {"refused": None, "changes": (), **context}
+    said: Mapping[str, Any] = {"refused": None, **context}
     made = {"shown": shown, "case": shown.case, "act_href": act_href, "voice": voice, "voices": VOICES}
     may_export = bool(MAY_EXPORT & shown.actor.roles)
     return page(request, "case.html", status=status, **made, may_export=may_export, **said)

@@ -142,6 +142,39 @@ class TestActing:
         assert "Rejected" in refused.text
         assert (await office.requester.case(case))["state"] == "rejected"
 
+    async def test_what_is_stale_but_still_allowed_comes_back_as_a_new_form_with_what_was_given(
+        self, office: Office, reviewer: Browser
+    ):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["reject"])
+        for override in ("pause", "resume"):
+            moved = await office.operator.override(case, override)
+            assert moved.status_code == 200, moved.text
+        refused = await reviewer.post(action, {**fields, "input.grounds": MARKUP, "reason": "As discussed"})
+        assert refused.status_code == 412
+        told = re.search(r'id="refused">(.*?)</section>', refused.text, re.DOTALL)[1]
+        assert "nothing of what you sent was done" in unescape(told)
+        assert "operator-1" in told
+        again = forms_of(refused.text)[action]
+        assert (again["input.grounds"], again["reason"]) == (MARKUP, "As discussed")
+        assert again["etag"] == (await office.requester.case(case))["etag"]
+        assert all(again[name] != fields[name] for name in ("key", "etag", "seen"))
+        assert (await office.requester.case(case))["state"] == "in_review"
+        sent = await reviewer.post(action, again)
+        assert sent.status_code == 303, sent.text
+        assert (await office.requester.case(case))["state"] == "rejected"
+
+    async def test_where_only_pauses_changed_it_is_said(self, office: Office, reviewer: Browser):
+        case = await office.in_review()
+        action, fields = await form_at(reviewer, (await offered(reviewer, case))["reject"])
+        order = {"process": "vendor_onboarding", "reason": "Moving house"}
+        assert (await office.operator.command("/v1/pauses", order)).status_code == 200
+        refused = await reviewer.post(action, {**fields, "input.grounds": "Too old, sadly"})
+        assert refused.status_code == 412
+        told = re.search(r'id="refused">(.*?)</section>', refused.text, re.DOTALL)[1]
+        assert "The pauses that apply to the case have changed" in told
+        assert "Since you opened the form:" not in told
+
     async def test_what_is_wrong_comes_back_with_the_form_and_the_same_key(self, office: Office, reviewer: Browser):
         case = await office.in_review()
         action, fields = await form_at(reviewer, (await offered(reviewer, case))["reject"])

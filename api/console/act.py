@@ -35,7 +35,14 @@ from caseward.cases.commands import (
 from caseward.cases.confirming import confirm_proposal, decline_proposal
 from caseward.cases.queries import get_case, get_operation, get_plan, latest_entries
 from caseward.claims import ClaimInput
-from caseward.documents import ActionDocument, AnswerDocument, CaseDocument, ProposalDocument, ReplayPlan
+from caseward.documents import (
+    ActionDocument,
+    AnswerDocument,
+    CaseDocument,
+    ProposalDocument,
+    ProposedAction,
+    ReplayPlan,
+)
 from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
 from caseward.overrides import OVERRIDES
 from caseward.process import Nothing, Process
@@ -49,6 +56,8 @@ Name = Annotated[str | None, Query(max_length=200)]
 # What every form carries beside its fields.
 CARRIED = frozenset({"key", "etag", "seen", "more"})
 UNKNOWN = "unknown"
+# What is told of a proposal to those who decline it.
+NOTHING: Mapping[str, Any] = {"consequences": None, "from_step": None, "plan": None, "no_plan": None}
 
 
 @dataclass(frozen=True)
@@ -78,9 +87,7 @@ class Acting:
     @property
     def unknown(self) -> bool:
         """Nobody knows whether the step's effect happened."""
-        steps = self.case.operation.steps if self.case.operation else []
-        mine = (each for each in steps if each.name == self.action.step and each.item == self.action.item)
-        return any(each.outcome == UNKNOWN for each in mine)
+        return _unknown(self.case, self.action)
 
     @property
     def known(self) -> forms.Json:
@@ -151,6 +158,12 @@ class Acting:
         process = catalogue[self.case.process]
         async with self.wiring.database.transaction() as session:
             return await consequences(session, catalogue, process, self.case.case_id, self.action, self.actor)
+
+
+def _unknown(case: CaseDocument, action: ActionDocument | ProposedAction) -> bool:
+    steps = case.operation.steps if case.operation else []
+    mine = (each for each in steps if each.name == action.step and each.item == action.item)
+    return any(each.outcome == UNKNOWN for each in mine)
 
 
 async def _acting(
@@ -379,9 +392,10 @@ async def _answering(wiring: Wiring, actor: Actor, operation_id: UUID) -> Answer
     return Answering(case, found, last[0].number if last else 0)
 
 
-def _answer_page(
+async def _answer_page(
     request: Request,
-    process: Process,
+    wiring: Wiring,
+    actor: Actor,
     answering: Answering,
     answer: Answer,
     *,
@@ -395,6 +409,9 @@ def _answer_page(
     model = Confirming if answer == "confirm" else Declining
     own = {"key": str(uuid4()), "etag": answering.case.etag, "seen": str(answering.seen), **(carried or {})}
     offered: AnswerDocument = proposal.confirm if answer == "confirm" else proposal.decline
+    process, action = wiring.catalogue[answering.case.process], proposal.action
+    # The step and the item that it is about are named above its content; from which step a replay goes is content.
+    named = {name for name in ("step", "item") if getattr(action, name) is not None}
     return page(
         request,
         "answer.html",
@@ -403,12 +420,39 @@ def _answer_page(
         proposal=proposal,
         answer=answer,
         offered=offered,
-        step_title=proposal.action.step and address_title(process, proposal.action.step),
-        content={name: value for name, value in proposal.input.items() if name not in {"step", "item"}},
+        step_title=action.step and address_title(process, action.step),
+        content={name: value for name, value in proposal.input.items() if name not in named},
+        unknown=_unknown(answering.case, action),
+        **(
+            await _what_confirming_does(wiring, actor, process, answering.case, proposal)
+            if answer == "confirm"
+            else NOTHING
+        ),
         fields=forms.Form(model.model_json_schema(), {}, wrong).fields(),
         own=own,
         wrong=[message for name, message in wrong.items() if name != "reason"],
     )
+
+
+async def _what_confirming_does(
+    wiring: Wiring, actor: Actor, process: Process, case: CaseDocument, proposal: ProposalDocument
+) -> dict[str, Any]:
+    """What the proposer was shown, as it is now: nobody confirms blind."""
+    catalogue, action = wiring.catalogue, proposal.action
+    async with wiring.database.transaction() as session:
+        follows = await consequences(session, catalogue, process, case.case_id, action, actor)
+    told = {**NOTHING, "consequences": follows}
+    if action.name != "replay":
+        return told
+    step = proposal.input["step"]
+    told["from_step"] = address_title(process, step)
+    try:
+        async with wiring.database.transaction() as session:
+            about: dict[str, Any] = {"case_id": case.case_id, "step": step, "actor": actor}
+            told["plan"] = await get_plan(session, catalogue, proposed=True, **about)
+    except (InputInvalid, ActionNotAllowed) as refused:
+        told["no_plan"] = refused.detail
+    return told
 
 
 def _to_case(case_id: UUID) -> Response:
@@ -419,7 +463,7 @@ def _to_case(case_id: UUID) -> Response:
 async def ask_answer(request: Request, wiring: Wired, actor: Operator, operation_id: UUID, answer: Answer) -> Response:
     """What was proposed, to be confirmed or declined."""
     answering = await _answering(wiring, actor, operation_id)
-    return _answer_page(request, wiring.catalogue[answering.case.process], answering, answer)
+    return await _answer_page(request, wiring, actor, answering, answer)
 
 
 @router.post("/console/operations/{operation_id}/{answer}")
@@ -447,5 +491,6 @@ async def give_answer(
     else:
         return _to_outcome(accepted)
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    process = wiring.catalogue[answering.case.process]
-    return _answer_page(request, process, answering, answer, errors=errors, carried=carried, status=status)
+    return await _answer_page(
+        request, wiring, envelope.actor, answering, answer, errors=errors, carried=carried, status=status
+    )

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.queries import get_offsets
 from caseward.claims import CLAIM_WORDS
-from caseward.documents import ActionDocument, PlannedStep
+from caseward.documents import ActionDocument, PlannedStep, ProposedAction
 from caseward.overrides import OVERRIDES
 from caseward.policy import override_confirmation, role_names
 from caseward.process import Catalogue, Confirmation, Process, Transition
@@ -41,7 +41,12 @@ class Consequences:
 
 
 async def consequences(
-    session: AsyncSession, catalogue: Catalogue, process: Process, case_id: UUID, action: ActionDocument, actor: Actor
+    session: AsyncSession,
+    catalogue: Catalogue,
+    process: Process,
+    case_id: UUID,
+    action: ActionDocument | ProposedAction,
+    actor: Actor,
 ) -> Consequences:
     """Of this action on this case, if it were accepted now."""
     if action.kind == "claim":
@@ -65,7 +70,7 @@ async def consequences(
     return Consequences(tuple(lines), offsets=offsets, confirming=_confirming(process, confirmation, action))
 
 
-def _of_transition(process: Process, action: ActionDocument) -> Consequences:
+def _of_transition(process: Process, action: ActionDocument | ProposedAction) -> Consequences:
     transition = process.transition(action.name)
     if transition is None:
         return Consequences(())
@@ -87,9 +92,11 @@ def _transition_lines(process: Process, transition: Transition) -> Iterator[str]
         yield "Where work is under way in the case, it supersedes that: what was done of it is settled and taken back."
 
 
-def _confirming(process: Process, confirmation: Confirmation | None, action: ActionDocument) -> str | None:
-    """In words; how many there must be beside this actor, the server has counted."""
-    if not action.confirmations:
+def _confirming(
+    process: Process, confirmation: Confirmation | None, action: ActionDocument | ProposedAction
+) -> str | None:
+    """In words; how many there must be beside this actor, the server has counted. What is proposed says so itself."""
+    if isinstance(action, ProposedAction) or not action.confirmations:
         return None
     people = "one more person" if action.confirmations == 1 else f"{action.confirmations} more people"
     who = f" ({role_names(process, confirmation.roles)})" if confirmation else ""

@@ -9,11 +9,14 @@ from uuid import uuid4
 import pytest
 
 from caseward.cases import queries
+from caseward.process import Confirmation
 from caseward.situation import Actor
+from processes.vendor_onboarding import LEAD, VENDOR_ONBOARDING
 from tests.integration.browser import Browser
 from tests.integration.office import CATALOGUE, VENDOR, Office
 
 MARKUP = "<img src=x onerror=alert(1)> & \"quoted\" 'too' <script>alert(2)</script>"
+BY_A_LEAD = Confirmation(by=1, roles=frozenset({LEAD}))
 OFFERED = re.compile(r'href="(/console/cases/[^"]+)" data-action="(\w+)"')
 
 
@@ -234,6 +237,40 @@ class TestActing:
         assert operation["state"] == "accepted"
         assert [given["actor"]["id"] for given in operation["confirmations"]["given"]] == ["demo-vendor-lead"]
         assert (await browser.get(href)).status_code == 303, "it is no proposal any more"
+
+    async def test_a_proposed_replay_shows_its_step_and_its_plan(
+        self, office: Office, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(VENDOR_ONBOARDING.confirmations, "replay", BY_A_LEAD)
+        await browser.sign_in("demo-senior-operator")
+        case = await office.in_review()
+        href = (await offered(browser, case))["replay"] + "?from_step=screen_sanctions"
+        planned = re.search(r'<ol class="plan plain">(.*?)</ol>', (await browser.get(href)).text, re.DOTALL)[1]
+        action, fields = await form_at(browser, href)
+        proposed = await browser.post(action, {**fields, "reason": "The lists were wrong"})
+        await browser.sign_in("demo-vendor-lead")
+        href = f"/console/operations/{proposed.headers['location'].rpartition('=')[2]}/confirm"
+        shown = (await browser.get(href)).text
+        assert re.search(r'<ol class="plan plain">(.*?)</ol>', shown, re.DOTALL)[1] == planned
+        assert "<dt>Again from</dt><dd>Screen against sanctions lists</dd>" in shown
+        assert "<dt>Step</dt><dd><bdi>screen_sanctions</bdi>" in re.sub(r"\s*(<|>)\s*", r"\1", shown)
+        assert "It is done again from a step" in shown
+        assert "not the one that was proposed" not in shown
+
+    async def test_a_proposed_taking_back_shows_what_would_be_taken_back(
+        self, office: Office, browser: Browser, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(VENDOR_ONBOARDING.confirmations, "force_cancel", BY_A_LEAD)
+        case = await office.in_review()
+        approved = await office.reviewer.take(case, "approve")
+        await office.perform(approved.json(), rejected_at="open_payee")
+        proposed = await office.senior.override(case, "force_cancel")
+        assert (proposed.status_code, proposed.json()["state"]) == (202, "proposed"), proposed.text
+        await browser.sign_in("demo-vendor-lead")
+        shown = (await browser.get(f"/console/operations/{proposed.json()['operation_id']}/confirm")).text
+        assert "Will be taken back, in this order" in shown
+        assert f"{approved.json()['operation_id']}:create_in_erp" in shown
+        assert "Everything stops, and what was done is taken back." in shown
 
     async def test_nested_input_with_lists_goes_there_and_back(self, office: Office, browser: Browser):
         await browser.sign_in("demo-vendor-requester")

@@ -329,6 +329,13 @@ class TestActing:
         assert sent.status_code == 303, sent.text
         assert (await operation_of(office, sent.headers["location"]))["input"] == {"vendor": case["subject"]}
 
+    async def test_enter_sends_the_form_and_asks_for_no_row(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-vendor-requester")
+        case = await changes_requested(office)
+        href = unescape((await offered(browser, case))["resubmit"])
+        buttons = re.findall(r"<button[^>]*>", (await browser.get(href)).text.partition('class="fields"')[2])
+        assert ['name="more"' in button for button in buttons] == [False, True, True, False]
+
     async def test_a_plan_is_shown_before_it_is_ordered(self, office: Office, browser: Browser):
         await browser.sign_in("demo-senior-operator")
         case = await office.in_review()

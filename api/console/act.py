@@ -317,15 +317,18 @@ async def _ordered(wiring: Wiring, acting: Acting, envelope: Envelope, given: fo
 
 
 def _one_more(given: forms.Json, name: str) -> None:
-    """Another empty row in the list of this name."""
+    """Another empty row in the list of this name. Raises FormWrong."""
     below: Any = given
     *way, last = name.split(".")
-    for part in way:
-        if isinstance(below, list):
-            below = cast("list[Any]", below)[int(part)]
-        else:
-            below = cast("forms.Json", below).setdefault(part, {})
-    cast("forms.Json", below).setdefault(last, [{}]).append({})
+    try:
+        for part in way:
+            if isinstance(below, list):
+                below = cast("list[Any]", below)[int(part)]
+            else:
+                below = cast("forms.Json", below).setdefault(part, {})
+        cast("forms.Json", below).setdefault(last, [None]).append(None)
+    except (AttributeError, IndexError, ValueError) as fault:
+        raise forms.FormWrong(name, forms.NO_FIELD) from fault
 
 
 def _to_outcome(accepted: Accepted) -> Response:

@@ -18,6 +18,7 @@ Kind = Literal["line", "text", "number", "choice", "date", "instant", "email", "
 LONG = 200  # characters, beyond which a text is written on several lines
 JSON_SUFFIX = ":json"
 MOST_ROWS = 50  # of one list on a form; the longest declared list has twenty
+NO_FIELD = "This is no field of the form."
 # Which kind of field a format of JSON Schema asks for.
 FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
 
@@ -207,7 +208,7 @@ def _put(tree: Json, name: str, value: Any) -> None:
     for part in way:
         below = tree.setdefault(part, {})
         if not isinstance(below, dict):
-            raise FormWrong(name, "This is no field of the form.")
+            raise FormWrong(name, NO_FIELD)
         tree = cast("Json", below)
     tree[last] = value
 

@@ -336,6 +336,17 @@ class TestActing:
         buttons = re.findall(r"<button[^>]*>", (await browser.get(href)).text.partition('class="fields"')[2])
         assert ['name="more"' in button for button in buttons] == [False, True, True, False]
 
+    @pytest.mark.parametrize(
+        "more", ["reason", "reason.0", "input.vendor.contacts.7.name", "input.vendor.contacts.x.y"]
+    )
+    async def test_a_row_of_no_list_is_refused_in_words(self, office: Office, browser: Browser, more):
+        await browser.sign_in("demo-vendor-requester")
+        case = await changes_requested(office)
+        action, fields = await form_at(browser, (await offered(browser, case))["resubmit"])
+        refused = await browser.post(action, {**fields, "reason": "The IBAN", "more": more})
+        assert (refused.status_code, "This is no field of the form." in refused.text) == (422, True)
+        assert forms_of(refused.text)[action]["reason"] == "The IBAN"
+
     async def test_a_plan_is_shown_before_it_is_ordered(self, office: Office, browser: Browser):
         await browser.sign_in("demo-senior-operator")
         case = await office.in_review()

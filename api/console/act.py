@@ -197,7 +197,7 @@ async def _form_page(
     action, wrong = acting.action, errors or {}
     own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
     fields = acting.fields(acting.known if given is None else given, wrong)
-    named = {field.name for field in _flat(fields)}
+    named = {field.name.removesuffix(forms.JSON_SUFFIX) for field in _flat(fields)}
     return page(
         request,
         "act.html",
@@ -269,12 +269,13 @@ async def act(
     """Order it. What is wrong comes back with the form, what is stale with what changed."""
     acting = await _acting(wiring, envelope.actor, case_id, kind, name, step, item)
     carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
-    given: forms.Json = {}
+    given, errors = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
     try:
-        given = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
         if "more" in form:
             _one_more(given, form["more"])
-            return await _form_page(request, acting, given=given, carried=carried)
+            return await _form_page(request, acting, given=given, errors=errors, carried=carried)
+        if errors:
+            return await _wrong(request, acting, given, errors, carried)
         if kind == "override" and OVERRIDES[name].per_step:
             given |= {key: value for key, value in (("step", step), ("item", item)) if value is not None}
         accepted = await _ordered(wiring, acting, envelope, given)
@@ -290,7 +291,14 @@ async def act(
         return await _moved(request, wiring, envelope.actor, case_id, form, refused)
     else:
         return _to_outcome(accepted)
-    plan = await acting.plan(given["step"]) if name == "replay" and "step" in given else None
+    return await _wrong(request, acting, given, errors, carried)
+
+
+async def _wrong(
+    request: Request, acting: Acting, given: forms.Json, errors: Mapping[str, str], carried: Mapping[str, str]
+) -> Response:
+    """The same form with what was given, and with what is wrong beside it."""
+    plan = await acting.plan(given["step"]) if acting.action.name == "replay" and "step" in given else None
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     return await _form_page(request, acting, given=given, errors=errors, carried=carried, plan=plan, status=status)
 
@@ -478,15 +486,13 @@ async def give_answer(
     model = Confirming if answer == "confirm" else Declining
     carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
     command: Any = confirm_proposal if answer == "confirm" else decline_proposal
+    given, _ = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
     try:
-        given = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
         body = forms.checked(model, given)
         async with wiring.command() as session:
             accepted = await command(
                 session, wiring.catalogue, operation_id=operation_id, reason=body.reason, envelope=envelope
             )
-    except forms.FormWrong as wrong:
-        errors = {wrong.name: wrong.message}
     except ValidationError as fault:
         errors = {each["field"]: each["message"] for each in field_errors(fault)}
     except (ActionNotAllowed, VersionStale) as refused:

@@ -170,6 +170,8 @@ def _limit(declared: Json, name: str) -> str | None:
 
 
 def _as_json(given: Any) -> str:
+    if isinstance(given, Unread):
+        return given
     return "" if given is None else json.dumps(given, indent=2, ensure_ascii=False)
 
 
@@ -179,7 +181,7 @@ def checked(model: type[BaseModel], given: Json) -> Any:
 
 
 class FormWrong(Exception):
-    """A field holds what no JSON can be made of."""
+    """A field is none of the form's."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -187,20 +189,30 @@ class FormWrong(Exception):
         self.message = message
 
 
-def decoded(fields: Mapping[str, str]) -> Json:
-    """The JSON that these fields say; what is empty is left out, of lists too. Raises FormWrong."""
+class Unread(str):
+    """What was to be JSON and is none: it goes back into its field as it came."""
+
+    __slots__ = ()
+
+
+def decoded(fields: Mapping[str, str]) -> tuple[Json, dict[str, str]]:
+    """The JSON that these fields say, and by field what is wrong; what is empty is left out, of lists too."""
     tree: Json = {}
+    wrong: dict[str, str] = {}
     for name, text in fields.items():
         value: Any = text.replace("\r\n", "\n")
         if name.endswith(JSON_SUFFIX) and value.strip():
             name = name.removesuffix(JSON_SUFFIX)  # noqa: PLW2901 - the name of what it says
             try:
                 value = json.loads(value)
-            except (ValueError, RecursionError) as fault:
-                raise FormWrong(name, "This is not well-formed JSON.") from fault
+            except (ValueError, RecursionError):
+                value, wrong[name] = Unread(value), "This is not well-formed JSON."
         if not isinstance(value, str) or value.strip():
-            _put(tree, name, value)
-    return {name: _listed(inner) for name, inner in tree.items()}
+            try:
+                _put(tree, name, value)
+            except FormWrong as fault:
+                wrong[fault.name] = fault.message
+    return {name: _listed(inner) for name, inner in tree.items()}, wrong
 
 
 def _put(tree: Json, name: str, value: Any) -> None:

@@ -1,7 +1,7 @@
 """Forms made from schemas: what comes back from them is what the API would take."""
 
 from api.console.act import _one_more
-from api.console.forms import Form, Json
+from api.console.forms import Form, Json, decoded
 
 TAGS: Json = {
     "type": "object",
@@ -21,3 +21,28 @@ class TestRows:
         _one_more(given, "tags")
         (tags,) = Form(TAGS, given, {}).fields()
         assert [row.value for row in tags.fields] == ["", ""]
+
+
+class TestDecoding:
+    def test_what_is_no_json_stays_in_its_field_and_all_others_in_theirs(self):
+        schema: Json = {
+            "type": "object",
+            "properties": {"note": {"type": "string"}, "first": {}, "second": {}, "third": {}},
+        }
+        sent = {"note": "Kept", "first:json": "{no", "second:json": '{"a": 1}', "third:json": "[1,"}
+        given, wrong = decoded(sent)
+        assert set(wrong) == {"first", "third"}
+        shown = {field.name: (field.value, bool(field.wrong)) for field in Form(schema, given, wrong).fields()}
+        assert shown == {
+            "note": ("Kept", False),
+            "first:json": ("{no", True),
+            "second:json": ('{\n  "a": 1\n}', False),
+            "third:json": ("[1,", True),
+        }
+
+    def test_a_field_within_a_text_is_refused_by_its_name(self):
+        assert decoded({"a": "text", "a.b": "more"}) == ({"a": "text"}, {"a.b": "This is no field of the form."})
+
+    def test_rows_of_which_nothing_was_given_are_left_out(self):
+        sent = {"rows.0.name": "", "rows.0.at": " ", "rows.1.name": "Ada", "others.0.name": ""}
+        assert decoded(sent) == ({"rows": [{"name": "Ada"}]}, {})

@@ -28,6 +28,7 @@ from tests.integration.engine import (
 )
 from tests.integration.office import Office
 
+SLACK = 600  # seconds that a slow machine may take to play a case; every age played is hours
 names = (f"numbered_{number}" for number in range(1000))
 SENIOR_ROLES = ("operator", "senior_operator", "auditor")
 
@@ -199,11 +200,11 @@ class TestStates:
         assert {name: row.cases for name, row in found.items() if row.cases} == {"draft": 1, "shipped": 1, "stored": 1}
         left = {name: row.left for name, row in found.items() if row.left.count}
         assert left["draft"].count == 2
-        assert left["draft"].p50 == pytest.approx(3 * 3600, abs=9)
-        assert left["draft"].longest == pytest.approx(4 * 3600, abs=9)
+        assert left["draft"].p50 == pytest.approx(3 * 3600, abs=SLACK)
+        assert left["draft"].longest == pytest.approx(4 * 3600, abs=SLACK)
         assert left["shipping"].count == 1
         assert set(left) == {"draft", "shipping"}
-        assert found["stored"].mean_seconds == pytest.approx(3600, abs=9)
+        assert found["stored"].mean_seconds == pytest.approx(3600, abs=SLACK)
 
     async def test_what_was_undone_after_its_outcome_left_its_state_then(self, desk: Desk):
         case = await desk.open()

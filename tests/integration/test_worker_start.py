@@ -28,7 +28,7 @@ def test_a_taken_port_is_told_by_the_name_of_its_setting(setting, tmp_path):
             env={**os.environ, **nowhere, f"CASEWARD_{setting}": str(port)},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,  # a cold import on a busy machine
             check=False,
         )
     assert (started.returncode, started.stderr.strip().splitlines()[-1]) == (

@@ -1,4 +1,7 @@
-"""Attempts are found by when they were made, open cases that owe nothing by their state."""
+"""Attempts are found by when they were made, open cases that owe nothing by their state.
+
+Built while the version before goes on: a plain CREATE INDEX would stop every write to a large table meanwhile.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,21 +13,31 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_index(
-        "ix_attempts_started",
-        "attempts",
-        ["started_at"],
-        postgresql_using="brin",
-        postgresql_with={"autosummarize": True},
-    )
-    op.create_index(
-        "ix_cases_done",
-        "cases",
-        ["process", "state", "state_since", "condition_since"],
-        postgresql_where=sa.text("condition = 'done' AND NOT final"),
-    )
+    with op.get_context().autocommit_block():
+        # What was interrupted leaves an index that is there and not valid: IF NOT EXISTS would take it for done.
+        _drop()
+        op.create_index(
+            "ix_attempts_started",
+            "attempts",
+            ["started_at"],
+            postgresql_using="brin",
+            postgresql_with={"autosummarize": True},
+            postgresql_concurrently=True,
+        )
+        op.create_index(
+            "ix_cases_done",
+            "cases",
+            ["process", "state", "state_since", "condition_since"],
+            postgresql_where=sa.text("condition = 'done' AND NOT final"),
+            postgresql_concurrently=True,
+        )
 
 
 def downgrade() -> None:
-    op.drop_index("ix_cases_done", table_name="cases")
-    op.drop_index("ix_attempts_started", table_name="attempts")
+    with op.get_context().autocommit_block():
+        _drop()
+
+
+def _drop() -> None:
+    for index, table in (("ix_cases_done", "cases"), ("ix_attempts_started", "attempts")):
+        op.drop_index(index, table_name=table, if_exists=True, postgresql_concurrently=True)

@@ -14,7 +14,8 @@ from caseward import metrics
 from caseward.cases.gauges import process_info, read_gauges
 from caseward.metrics import CONTENT_TYPE, Readings
 
-READ_WITHIN = timedelta(seconds=4)  # the whole reading, connecting included; Prometheus usually waits for 10 s
+# The whole reading, connecting and the gauges' own limit included; Prometheus usually waits for 10 s.
+READ_WITHIN = timedelta(seconds=8)
 KEPT_FOR = timedelta(seconds=5)  # nobody can make Postgres count more often than that
 
 
@@ -47,6 +48,9 @@ class Gauges:
         except (SQLAlchemyError, TimeoutError, OSError) as fault:
             self._log.warning("gauges_unread", error=type(fault).__name__)
             return {metrics.DATABASE_UP: [((), 0)], **always}
+        unread = [name for (name,), _ in found[metrics.GAUGES_UNREAD]]
+        if unread:
+            self._log.warning("gauges_unread", gauges=unread)
         return {metrics.DATABASE_UP: [((), 1)], **always, **found}
 
 

@@ -143,6 +143,9 @@ Readings = Mapping[Gauge, Iterable[tuple[tuple[str, ...], float]]]
 """By gauge: the values of its labels, and its own."""
 
 DATABASE_UP = Gauge("caseward_database_up", "1 where Postgres answered in time; where 0, the other gauges are missing.")
+GAUGES_UNREAD = Gauge(
+    "caseward_gauges_unread", "1 for each gauge that is missing because its query took too long.", ("gauge",)
+)
 PROCESS_INFO = Gauge("caseward_process_info", "1 for every process, with the team that owns it.", ("process", "owner"))
 CASES = Gauge(
     "caseward_cases",
@@ -185,6 +188,7 @@ PAUSES = Gauge(
 )
 GAUGES: tuple[Gauge, ...] = (
     DATABASE_UP,
+    GAUGES_UNREAD,
     PROCESS_INFO,
     CASES,
     CASES_OLDEST,

@@ -9,8 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from api import routes_metrics
 from api.routes_metrics import Gauges
 from caseward import metrics
+from caseward.cases import gauges
 from caseward.cases.gauges import read_gauges
 from caseward.db.session import Database
 from caseward.db.tables import Case
@@ -327,11 +329,25 @@ class TestScrape:
         assert answer.status_code == 200
         assert "caseward_operations_accepted_total{" in answer.text
 
-    async def test_waits_for_nobody_who_holds_a_table(self, office: Office):
+    async def test_waits_for_nobody_who_holds_a_table(self, office: Office, monkeypatch):
+        monkeypatch.setattr(routes_metrics, "READ_WITHIN", timedelta(minutes=5))  # a slow machine's share is no matter
         async with office.database.transaction() as session:
             await session.execute(text("LOCK TABLE cases IN ACCESS EXCLUSIVE MODE"))
             read = await Gauges(office.app.state.wiring).read()
-        assert list(read[metrics.DATABASE_UP]) == [((), 0)]
+        assert list(read[metrics.DATABASE_UP]) == [((), 1)]
+        assert {("caseward_cases",), ("caseward_cases_overdue",)} <= dict(read[metrics.GAUGES_UNREAD]).keys()
+        assert metrics.CASES not in read
+
+    async def test_one_query_that_takes_too_long_costs_no_other_gauge(self, office: Office, monkeypatch):
+        monkeypatch.setattr(routes_metrics, "READ_WITHIN", timedelta(minutes=5))
+        monkeypatch.setattr(gauges, "QUERIES_WITHIN", timedelta(minutes=4))
+        async with office.database.transaction() as session:
+            await session.execute(text("LOCK TABLE callbacks IN ACCESS EXCLUSIVE MODE"))
+            read = await Gauges(office.app.state.wiring).read()
+        assert list(read[metrics.DATABASE_UP]) == [((), 1)]
+        assert dict(read[metrics.GAUGES_UNREAD]) == {("caseward_callbacks_parked",): 1}
+        assert set(metrics.GAUGES) - read.keys() == {metrics.CALLBACKS_PARKED}
+        assert b'caseward_gauges_unread{gauge="caseward_callbacks_parked"} 1.0' in metrics.exposed(read)
 
     async def test_many_at_once_are_one_reading(self, office: Office):
         gauges = Gauges(office.app.state.wiring)

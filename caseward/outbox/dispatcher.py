@@ -139,7 +139,9 @@ class Dispatcher:
 
     async def _park(self, message: Claimed, error: str) -> None:
         async with self._database.transaction() as session:
-            await store.park(session, message, error=error)
+            parked = await store.park(session, message, error=error)
+        if not parked:
+            return
         try:
             await self._note_parked(message, error)
         except CasewardError as fault:  # a case whose process is no longer declared has nobody who could read it

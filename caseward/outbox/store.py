@@ -100,7 +100,8 @@ _OPERATIONS_DISPATCHED = (
 )
 _MESSAGES_DISPATCHED = (
     update(Message)
-    .where(Message.id.in_(bindparam("messages", expanding=True)))
+    # Whoever comes late changes nothing: it was delivered, or dismissed with a reason that stays.
+    .where(Message.id.in_(bindparam("messages", expanding=True)), Message.dispatched_at.is_(None))
     .values(dispatched_at=func.clock_timestamp(), error=None, parked=False)
     .returning(Message.destination, Message.dispatched_at - Message.created_at)
     .execution_options(synchronize_session=False)
@@ -176,15 +177,22 @@ async def postpone(
             _note(session, metrics.MESSAGES_REFUSED.labels(message.destination).inc)
 
 
-async def park(session: AsyncSession, message: Claimed, *, error: str) -> None:
-    """Set a message aside that can't be delivered: others go on, somebody has to look at it."""
-    await session.execute(
+async def park(session: AsyncSession, message: Claimed, *, error: str) -> bool:
+    """Set a message aside that can't be delivered: others go on, somebody has to look at it.
+
+    False where that is over: it was delivered, dismissed or parked meanwhile.
+    """
+    row = await session.execute(
         update(Message)
-        .where(Message.id == message.id, Message.dispatched_at.is_(None))
+        .where(Message.id == message.id, Message.dispatched_at.is_(None), ~Message.parked)
         .values(parked=True, error=error)
+        .returning(Message.id)
         .execution_options(synchronize_session=False)
     )
+    if row.first() is None:
+        return False
     _note(session, metrics.MESSAGES_PARKED.labels(message.destination).inc)
+    return True
 
 
 def _note(session: AsyncSession, count: Count) -> None:

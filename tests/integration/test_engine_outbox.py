@@ -9,13 +9,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text, update
 
+from caseward import metrics
 from caseward.cases.commands import dismiss_message, note_parked, requeue_message
 from caseward.cases.locked import lock_case
 from caseward.db.tables import Message
 from caseward.errors import MessageNeeded, MessageNotFound
 from caseward.messages import News
 from caseward.outbox import store
-from caseward.outbox.dispatcher import AWAY, MAX_TRIES, DestinationAway, Dispatcher
+from caseward.outbox.dispatcher import AWAY, MAX_TRIES, DestinationAway, Dispatcher, NeverAgain
 from caseward.outbox.store import TO_TEMPORAL, Claimed
 from caseward.outbox.to_temporal import together
 from tests.integration.engine import OPERATOR, Desk, parcels, step
@@ -351,6 +352,40 @@ class TestPoison:
         with pytest.raises(MessageNotFound):
             async with desk.database.transaction() as session:
                 await dismiss_message(session, desk.catalogue, message_id=message.id, actor=OPERATOR, reason="Again")
+
+    async def test_what_is_delivered_or_parked_too_late_changes_and_tells_nothing(self, desk):
+        case = await desk.open()
+        async with desk.database.transaction() as session:
+            session.add(Message(destination="mail", case_id=case.id, operation_id=None, payload={}))
+        told: list[str] = []
+
+        def parked() -> float | None:
+            return metrics.REGISTRY.get_sample_value("caseward_messages_parked_total", {"destination": "mail"})
+
+        async def tell(_: Claimed, error: str) -> None:
+            told.append(error)
+
+        async def refuse(messages: Sequence[Claimed]) -> None:
+            """While somebody parks it, and somebody else gives it up."""
+            async with desk.database.transaction() as session:
+                assert await store.park(session, messages[0], error="Refused")
+            async with desk.database.transaction() as session:
+                assert not await store.park(session, messages[0], error="Refused again")
+            async with desk.database.transaction() as session:
+                await dismiss_message(
+                    session, desk.catalogue, message_id=messages[0].id, actor=OPERATOR, reason="It did arrive"
+                )
+            async with desk.database.transaction() as session:
+                await store.mark_dispatched(session, messages)
+            raise NeverAgain
+
+        metrics.MESSAGES_PARKED.labels("mail")
+        before = parked()
+        await Dispatcher(desk.database, {"mail": refuse}, tell, mails=True).dispatch_due()
+        message = (await case.messages())[-1]
+        assert (message.parked, message.error) == (False, "dismissed: It did arrive")
+        assert told == []
+        assert parked() == before + 1
 
     async def test_is_not_dismissed_while_its_operation_waits_for_it(self, desk, dispatcher, destination):
         case, poison = await self.poisoned(desk, dispatcher, destination)

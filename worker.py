@@ -144,14 +144,16 @@ class PortTaken(Exception):
 def serve_metrics(settings: Settings) -> None:
     """Serve what this process counts, from a thread of its own: a busy loop is what somebody may want to see.
 
-    Raises PortTaken.
+    Raises PortTaken, where somebody chose the port: a second worker on a machine goes on without.
     """
     metrics.begin_at_zero(CATALOGUE)
     if settings.metrics_port:
         try:
             start_http_server(settings.metrics_port, settings.metrics_host, metrics.REGISTRY)
         except OSError as fault:
-            raise PortTaken("metrics_port", settings.metrics_port) from fault
+            if "metrics_port" in settings.model_fields_set:
+                raise PortTaken("metrics_port", settings.metrics_port) from fault
+            structlog.get_logger("worker").warning("metrics_unserved", port=settings.metrics_port, error=str(fault))
 
 
 def runtime(settings: Settings) -> Runtime | None:

@@ -6,8 +6,11 @@ import subprocess
 import sys
 
 import pytest
+from structlog.testing import capture_logs
 
+import worker
 from dev.service import ROOT
+from settings import Settings
 
 
 @pytest.mark.parametrize("setting", ["METRICS_PORT", "TEMPORAL_METRICS_PORT"])
@@ -35,3 +38,18 @@ def test_a_taken_port_is_told_by_the_name_of_its_setting(setting, tmp_path):
         1,
         f"CASEWARD_{setting}: port {port} is taken",
     )
+
+
+def test_a_taken_port_that_nobody_chose_is_gone_without(monkeypatch):
+    """As of the second worker on a machine, such as the next version's beside this one's."""
+
+    def taken(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(worker, "start_http_server", taken)
+    monkeypatch.delenv("CASEWARD_METRICS_PORT", raising=False)
+    with capture_logs() as logs:
+        worker.serve_metrics(Settings(_env_file=None))
+    assert [(line["event"], line["port"]) for line in logs] == [("metrics_unserved", 8001)]
+    with pytest.raises(worker.PortTaken, match="CASEWARD_METRICS_PORT: port 8001 is taken"):
+        worker.serve_metrics(Settings(_env_file=None, metrics_port=8001))

@@ -33,6 +33,8 @@ from caseward.process import (
     Unwind,
 )
 
+HASH = "^[0-9a-f]{64}$"  # a SHA-256, as contents are named
+
 
 def faults(process: Process) -> list[str]:
     """What is wrong with a declaration: each fault says where and what. An empty list is a sound process."""
@@ -170,8 +172,15 @@ def _step_faults(process: Process) -> Iterator[str]:
                 yield f"{where}: exhausted means undo, but it can't be undone"
             if step.makes is not None and not {"sha256", "size"} <= set(step.result.model_fields):
                 yield f"{where}: makes {step.makes.title}, and its result has no sha256 and size to find it by"
+            elif step.makes is not None and not _only_hashes(step.result):
+                yield f"{where}: makes {step.makes.title}, and its sha256 takes what is no hash (no pattern {HASH})"
             if not NAME.fullmatch(step.partner):
                 yield f"{where}: partner {step.partner!r} is not a name"
+
+
+def _only_hashes(result: type[BaseModel]) -> bool:
+    """Its sha256 names a content, and no other path of the object store."""
+    return result.model_json_schema()["properties"]["sha256"].get("pattern") == HASH
 
 
 def _state_faults(process: Process) -> Iterator[str]:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from caseward.faults import HASH
 from caseward.objects import hash_of
 from caseward.process import (
     NONE_NEEDED,
@@ -32,7 +33,7 @@ NOTE = b"%PDF-1.7 a credit note"
 
 class Refunded(Strict):
     reference: str
-    sha256: str = hash_of(NOTE)
+    sha256: Annotated[str, Field(pattern=HASH)] = hash_of(NOTE)
     size: int = len(NOTE)
 
 

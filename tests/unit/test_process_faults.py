@@ -40,6 +40,11 @@ class Leave(Strict):
     days: int = 1
 
 
+class Named(Strict):
+    sha256: str
+    size: int
+
+
 class Grounds(Strict):
     grounds: str
 
@@ -268,6 +273,10 @@ WRONG: dict[str, tuple[Process, str]] = {
     "made": (
         with_step(makes=Made("Certificate", "application/pdf")),
         "step book: makes Certificate, and its result has no sha256 and size to find it by",
+    ),
+    "made without a hash": (
+        with_step(makes=Made("Certificate", "application/pdf"), result=Named),
+        "step book: makes Certificate, and its sha256 takes what is no hash (no pattern ^[0-9a-f]{64}$)",
     ),
     "partner": (with_step(partner="The Calendar"), "step book: partner 'The Calendar' is not a name"),
     # states

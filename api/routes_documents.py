@@ -24,6 +24,7 @@ from caseward.cases.documents import (
 )
 from caseward.cases.queries import get_standing
 from caseward.documents import AttachedDocument, AttachedList
+from caseward.errors import DocumentNotFound
 from caseward.situation import DocumentView
 
 router = APIRouter(prefix="/v1/cases/{case_id}/documents", tags=["Documents"])
@@ -126,6 +127,10 @@ async def download_made(
     """What a step of the case made, such as a certificate; also once it was taken back, which its document says."""
     async with wiring.database.transaction() as session:
         found = await find_made(session, wiring.catalogue, case_id=case_id, effect_key=effect_key, actor=actor)
+    # The store says what was made under this key: a result alone is no way to a content that may be another case's.
+    receipt = await wiring.uploads.objects.noted(effect_key)
+    if receipt is None or receipt.get("answer", {}).get("sha256") != found.sha256:
+        raise DocumentNotFound
     return await _to_be_saved(wiring, found)
 
 

@@ -213,8 +213,10 @@ class TestReading:
 class TestWhatAStepMade:
     @pytest.fixture
     async def refunded(self, office: Office, clerk: Person, case: Json) -> Json:
-        await office.app.state.wiring.uploads.objects.keep(NOTE, hash_of(NOTE))
-        await office.perform((await clerk.take(case, "refund")).json())
+        objects, operation = office.app.state.wiring.uploads.objects, (await clerk.take(case, "refund")).json()
+        await objects.keep(NOTE, hash_of(NOTE))
+        await objects.note(f"{operation['operation_id']}:pay_back", {"answer": {"sha256": hash_of(NOTE)}})
+        await office.perform(operation)
         return case
 
     async def test_is_listed_and_taken_away(self, clerk: Person, refunded: Json):
@@ -232,6 +234,14 @@ class TestWhatAStepMade:
         problem_of(
             await clerk.get(made["href"].replace(refunded["case_id"], other["case_id"])), 404, "document_not_found"
         )
+
+    async def test_without_its_own_receipt_a_result_leads_to_no_content(
+        self, office: Office, clerk: Person, case: Json
+    ):
+        await office.app.state.wiring.uploads.objects.keep(NOTE, hash_of(NOTE))
+        await office.perform((await clerk.take(case, "refund")).json())
+        (made,) = (await listed(clerk, case))["made"]
+        problem_of(await clerk.get(made["href"]), 404, "document_not_found")
 
     async def test_a_hash_that_somebody_wrote_down_leads_to_no_content(self, office: Office, clerk: Person, case: Json):
         secret = (await add(clerk, await received(clerk), pdf(title="Another's"))).json()

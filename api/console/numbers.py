@@ -1,8 +1,6 @@
 """Numbers: how the business has run, as plots; each is a table too."""
 
-from typing import Annotated
-
-from fastapi import Query, Request, Response
+from fastapi import Request, Response
 
 from api.console import Place
 from api.console.door import Operator, console_router
@@ -10,14 +8,14 @@ from api.console.pages import page
 from api.console.plots import WORDS
 from api.deps import READS_NUMBERS, Wired
 from api.errors import ProcessNotFound
-from caseward.cases.numbers import MOST_DAYS, get_numbers
+from api.routes_numbers import Days
+from caseward.cases.numbers import get_numbers
 from caseward.documents import Numbers
 
 router = console_router()
 PLACE = Place("Numbers", "/console/numbers")
 
 PERIODS = ((1, "a day"), (7, "a week"), (30, "a month"))
-Days = Annotated[int, Query(ge=1, le=MOST_DAYS)]
 
 
 async def numbers_of(wiring: Wired, *, days: int, process: str | None = None) -> Numbers:

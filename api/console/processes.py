@@ -5,12 +5,13 @@ from markupsafe import Markup
 
 from api.console import Place
 from api.console.door import Operator, console_router
-from api.console.numbers import PERIODS, Days, numbers_of
+from api.console.numbers import PERIODS, numbers_of
 from api.console.pages import age, page
 from api.console.plots import WORDS
 from api.declarations import process_document
 from api.deps import READS_NUMBERS, Wired
 from api.errors import ProcessNotFound
+from api.routes_numbers import Days
 from caseward.diagram import diagram
 from caseward.documents import ProcessNumbers
 from caseward.process import Process

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from starlette.responses import RedirectResponse
 
-from api.console.door import COOKIE, Form, SignedIn, console_router, public_router
+from api.console.door import COOKIE, SIGN_IN, Form, SignedIn, console_router, public_router
 from api.console.pages import page
 from api.console.sessions import sign_in, sign_out
 from api.deps import Wired
@@ -84,7 +84,7 @@ async def leave(wiring: Wired, signed_in: SignedIn) -> Response:
     """The session is over, on the server first."""
     async with wiring.database.transaction() as session:
         await sign_out(session, signed_in.key)
-    response = RedirectResponse("/console/sign-in", HTTPStatus.SEE_OTHER)
+    response = RedirectResponse(SIGN_IN, HTTPStatus.SEE_OTHER)
     response.delete_cookie(COOKIE, secure=True, httponly=True, samesite="lax", path="/")
     return response
 

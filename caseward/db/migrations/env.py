@@ -17,7 +17,7 @@ with engine.connect() as connection:
     # concurrently waits for everybody's, so that the two would wait for each other.
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK}):
         connection.commit()
-        time.sleep(ASK_EVERY)
+        time.sleep(ASK_EVERY)  # nothing else runs in a migration that it could hold up
     connection.commit()  # the lock is the session's, the migration has a transaction of its own
     context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
     with context.begin_transaction():

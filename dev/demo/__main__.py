@@ -25,7 +25,10 @@ async def serve(stack: Stack) -> None:
                 if importlib.util.find_spec(scenes) is not None:
                     show(f"\n--- {process.title} ---")
                     await importlib.import_module(scenes).play(day)
-        show("\nThe day is over; look around. Each case tells its story in Temporal's Web UI. Ctrl-C stops all.\n")
+        show("\nThe day is over; look around. Each case tells its story in Temporal's Web UI. Ctrl-C stops all.")
+        for left in day.left_for_you:
+            show(f"Left for you: {left}. Sign in to the console as `demo-operator`, and repair it.")
+        show("")
         show_addresses(stack)
         await supervising
     finally:

@@ -26,6 +26,8 @@ class Day:
 
     stack: Stack
     began_at: float = field(default_factory=time.monotonic)
+    left_for_you: list[str] = field(default_factory=list[str])
+    """What whoever watches may repair when the day is over."""
     _people: dict[str, Client] = field(default_factory=dict[str, Client])
     _leaving: AsyncExitStack = field(default_factory=AsyncExitStack)
 

@@ -1,4 +1,7 @@
-"""Vendors: a plain one, an outage, a refusal, a lost reply, a killed worker, and a word that somebody else confirms."""
+"""Vendors: a plain one, an outage, a refusal, a lost reply, a killed worker, a word that somebody else confirms.
+
+And one that is left blocked, for whoever looks around.
+"""
 
 import time
 
@@ -16,6 +19,7 @@ async def play(day: Day) -> None:
     await the_bank_does_it_and_drops_the_reply(day)
     await the_worker_is_killed_in_the_middle(day)
     await a_second_person_confirms_what_was_done_by_hand(day)
+    await one_is_left_blocked(day)
 
 
 async def a_vendor_becomes_active(day: Day) -> None:
@@ -98,6 +102,16 @@ async def a_second_person_confirms_what_was_done_by_hand(day: Day) -> None:
     confirmed = await lead.post(f"/v1/operations/{proposed['operation_id']}/confirm", {"reason": "I saw the paper"})
     day.say(f"lead-1 confirms it: {confirmed['state']}")
     await day.comes_to(case, "in_review")
+
+
+async def one_is_left_blocked(day: Day) -> None:
+    """The bank would take the payee now, but nobody has tried again yet."""
+    day.scene("The bank refuses another payee, and is well again; this vendor is left for you to repair")
+    case = await in_review(day, "Quarry Stone Oy")
+    await day.fault(partner="bank", call="open_payee", mode="reject", times=1)
+    await approve(day, case)
+    await day.blocks(case)
+    day.left_for_you.append(f"{case['title']} ({case['business_key']}) is blocked")
 
 
 async def in_review(day: Day, legal_name: str) -> Json:

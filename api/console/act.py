@@ -157,7 +157,7 @@ class Acting:
         catalogue = self.wiring.catalogue
         process = catalogue[self.case.process]
         async with self.wiring.database.transaction() as session:
-            return await consequences(session, catalogue, process, self.case.case_id, self.action, self.actor)
+            return await consequences(session, catalogue, process, self.case, self.action, self.actor)
 
 
 def _unknown(case: CaseDocument, action: ActionDocument | ProposedAction) -> bool:
@@ -451,7 +451,7 @@ async def _what_confirming_does(
     """What the proposer was shown, as it is now: nobody confirms blind."""
     catalogue, action = wiring.catalogue, proposal.action
     async with wiring.database.transaction() as session:
-        follows = await consequences(session, catalogue, process, case.case_id, action, actor)
+        follows = await consequences(session, catalogue, process, case, action, actor)
     told = {**NOTHING, "consequences": follows}
     if action.name != "replay":
         return told

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.queries import get_offsets
 from caseward.claims import CLAIM_WORDS
-from caseward.documents import ActionDocument, PlannedStep, ProposedAction
+from caseward.documents import ActionDocument, CaseDocument, PlannedStep, ProposedAction
 from caseward.overrides import OVERRIDES
 from caseward.policy import override_confirmation, role_names
 from caseward.process import Catalogue, Confirmation, Process, Transition
 from caseward.situation import UNDO_SUFFIX, Actor
 
 TAKES_BACK = frozenset({"undo", "force_cancel"})
+GOES_ON = frozenset({"retry", "skip", "mark_done"})
 FOLLOWS = {
     "retry": "The next attempt begins now, under the same effect key.",
     "skip": "The step is left out, and the operation goes on without it.",
@@ -33,7 +33,7 @@ class Consequences:
 
     lines: tuple[str, ...]
     runs: tuple[tuple[str, str], ...] = ()
-    """Steps that would run, each with its partner."""
+    """Steps that would run, each with its partner; of an override, those that are left once it has helped."""
     offsets: tuple[PlannedStep, ...] = ()
     """What would be taken back, the latest first."""
     confirming: str | None = None
@@ -44,7 +44,7 @@ async def consequences(
     session: AsyncSession,
     catalogue: Catalogue,
     process: Process,
-    case_id: UUID,
+    case: CaseDocument,
     action: ActionDocument | ProposedAction,
     actor: Actor,
 ) -> Consequences:
@@ -59,15 +59,18 @@ async def consequences(
         lines.append("It takes the case over: nothing of what is under way begins from then on.")
     offsets: tuple[PlannedStep, ...] = ()
     if action.name in TAKES_BACK:
-        found = await get_offsets(session, catalogue, case_id=case_id, override=action.name, actor=actor)
+        found = await get_offsets(session, catalogue, case_id=case.case_id, override=action.name, actor=actor)
         offsets = tuple(found)
     if action.name == "force_cancel":
         forced = process.force_cancel
         pending, end = process.state(forced.pending).title, process.state(forced.to).title
         lines.append(f"The case goes through {pending} to {end}, and is closed.")
+    runs: tuple[tuple[str, str], ...] = ()
+    if action.name in GOES_ON and case.operation:
+        runs = tuple((step.title, step.partner) for step in case.operation.steps if step.state == "pending")
     step = process.steps.get((action.step or "").removesuffix(UNDO_SUFFIX))
     confirmation = override_confirmation(process, override, step)
-    return Consequences(tuple(lines), offsets=offsets, confirming=_confirming(process, confirmation, action))
+    return Consequences(tuple(lines), runs=runs, offsets=offsets, confirming=_confirming(process, confirmation, action))
 
 
 def _of_transition(process: Process, action: ActionDocument | ProposedAction) -> Consequences:

@@ -205,6 +205,10 @@ class TestActing:
         case = await blocked(office)
         links = await offered(browser, case)
         assert "step=check_tax_id" in links["retry"]
+        shown = (await browser.get(links["retry"])).text
+        assert "Last error: <code>closed</code> <bdi>Closed</bdi>" in shown
+        assert "Left to do then" in shown
+        assert "Verify the bank account" in shown.partition("Left to do then")[2]
         action, fields = await form_at(browser, links["retry"])
         assert (await browser.post(action, {**fields, "reason": "The registry is back"})).status_code == 303
         assert (await office.operator.case(case))["condition"] != "blocked"

@@ -30,7 +30,7 @@ run: $(RUNTIME)  ## the stack alone, until Ctrl-C
 
 test: $(DEV)  ## all tests, on real Postgres, Temporal, partner sandbox and browser
 	$(BIN)/python -m dev.browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: lint  ## format, lint, types, import contracts, unit tests: what must pass before a commit
 	$(BIN)/python -m pytest tests/unit tests/architecture

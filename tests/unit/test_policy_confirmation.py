@@ -174,7 +174,17 @@ class TestStale:
             {"process": declaring(create_in_erp=replace(SENIOR, by=2))},
             {"process": declaring()},
         ],
-        ids=str,
+        ids=[
+            "another fence",
+            "another revision",
+            "another operation",
+            "no operation",
+            "no effect",
+            "one attempt more",
+            "tried again",
+            "more people needed",
+            "nobody needed",
+        ],
     )
     def test_once_anything_it_is_about_has_changed(self, changes):
         assert not stale(BLOCKED, LEAVING_OUT)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from caseward.cases import bulk_drive
+from caseward.cases.bulk import DEFAULT_RATE
 from caseward.process import Confirmation
 from processes.vendor_onboarding import LEAD, VENDOR_ONBOARDING
 from tests.integration.browser import Browser
@@ -71,7 +72,7 @@ class TestGroups:
     ):
         cases = await blocked(office, 3)
         listed = said(await browser.get(GROUPS))
-        assert "Open the payee at the bank Vendor onboarding · partner bank 3 Bank refused closed Closed" in listed
+        assert "Open the payee at the bank Vendor onboarding · partner partner 3 Partner refused closed Closed" in listed
         assert "treasury" in listed
         shown = await browser.get(await group_at(browser))
         assert "3 cases are blocked alike" in shown.text
@@ -124,15 +125,15 @@ class TestAnOrder:
             "The next attempt begins now, under the same effect key.",
             "The list is frozen with your order: 2 cases",
             "The policy decides on each case at its turn",
-            "The partner bank has declared no limit",
+            "The partner partner has declared no limit",
         ):
             assert line in shown
 
     async def test_says_what_the_partner_takes(self, office: Office, browser: Browser, monkeypatch):
-        monkeypatch.setitem(CATALOGUE.limits, "bank", 7)
+        monkeypatch.setitem(CATALOGUE.limits, "partner", 7)
         await blocked(office, 2)
         href = await order_of(browser)
-        assert "The partner bank takes 7 cases a second at most" in said(await browser.get(href))
+        assert "The partner partner takes 7 cases a second at most" in said(await browser.get(href))
         action, form = await form_at(browser, href)
         assert form["rate"] == "7"
         sent = await browser.post(unescape(action), {**form, **REASON, "rate": "100"})
@@ -185,7 +186,7 @@ class TestAnOrder:
         assert 'id="f-rate-wrong"' in wrong.text
         right = await browser.post(unescape(action), {**again, "canary": "1", "rate": "", "look": "true"})
         assert right.status_code == 303, right.text
-        assert (await run_of(office, right.headers["location"]))["rate"] == bulk_drive_default()
+        assert (await run_of(office, right.headers["location"]))["rate"] == DEFAULT_RATE
 
     async def test_without_the_role_shows_why_and_is_refused(self, office: Office, browser: Browser):
         await blocked(office, 2)
@@ -267,7 +268,7 @@ class TestARun:
         await blocked(office, 3)
         href = await ordered(browser, canary="1")
         listed = said(await browser.get(GROUPS))
-        assert "Try again now: Open the payee at the bank Vendor onboarding · partner bank canary" in listed
+        assert "Try again now: Open the payee at the bank Vendor onboarding · partner partner canary" in listed
         assert "The first 1 are tried." in listed
         assert href in (await browser.get(GROUPS)).text
         assert href not in (await browser.get("/console/bulk?process=parcel-return")).text
@@ -306,8 +307,3 @@ class TestARun:
         assert (await browser.post(f"{href}/stop", fields)).status_code == 403
         assert (await run_of(office, href))["state"] == "canary"
 
-
-def bulk_drive_default() -> int:
-    from caseward.cases.bulk import DEFAULT_RATE
-
-    return DEFAULT_RATE

@@ -117,9 +117,10 @@ def _document(run: BulkRun, counts: Counter[str]) -> BulkDocument:
 
 def _sentence(run: BulkRun, counts: Counter[str]) -> str:
     under_way = sum(counts[state] for state in UNDER_WAY)
+    first = "The first one is" if run.canary == 1 else f"The first {run.canary} are"
     said = {
-        "canary": f"The first {run.canary} are tried.",
-        "looking": f"The first {run.canary} are over. An operator looks and says whether to go on.",
+        "canary": f"{first} tried.",
+        "looking": f"{first} over. An operator looks and says whether to go on.",
         "ramping": f"{counts['frozen']} of {counts.total()} still have to begin, at most {run.rate} a second.",
         "stopped": f"Stopped: {run.stopped_because}",
         "completed": f"Completed: {counts['repaired']} of {counts.total()} are repaired.",

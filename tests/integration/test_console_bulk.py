@@ -72,7 +72,7 @@ class TestGroups:
     ):
         cases = await blocked(office, 3)
         listed = said(await browser.get(GROUPS))
-        assert "Open the payee at the bank Vendor onboarding · partner partner 3 Partner refused closed Closed" in listed
+        assert "Open the payee at the bank Vendor onboarding · partner partner 3 The partner partner refused closed Closed" in listed
         assert "treasury" in listed
         shown = await browser.get(await group_at(browser))
         assert "3 cases are blocked alike" in shown.text
@@ -269,7 +269,7 @@ class TestARun:
         href = await ordered(browser, canary="1")
         listed = said(await browser.get(GROUPS))
         assert "Try again now: Open the payee at the bank Vendor onboarding · partner partner canary" in listed
-        assert "The first 1 are tried." in listed
+        assert "The first one is tried." in listed
         assert href in (await browser.get(GROUPS)).text
         assert href not in (await browser.get("/console/bulk?process=parcel-return")).text
 

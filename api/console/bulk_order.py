@@ -100,7 +100,7 @@ class Ordering:
         """What would follow for the oldest case."""
         catalogue = self.wiring.catalogue
         async with self.wiring.database.transaction() as session:
-            return await consequences(session, catalogue, self.process, self.case.case_id, action, self.actor)
+            return await consequences(session, catalogue, self.process, self.case, action, self.actor)
 
     def fields(self, action: ActionDocument, given: forms.Json, errors: Mapping[str, str]) -> Sequence[forms.Field]:
         """What the API's body takes: the reason, what the override itself takes, and the bounds."""

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from html import unescape
 
 import pytest
@@ -72,7 +71,10 @@ class TestGroups:
     ):
         cases = await blocked(office, 3)
         listed = said(await browser.get(GROUPS))
-        assert "Open the payee at the bank Vendor onboarding · partner partner 3 The partner partner refused closed Closed" in listed
+        assert (
+            "Open the payee at the bank Vendor onboarding · partner partner 3 The partner partner refused closed Closed"
+            in listed
+        )
         assert "treasury" in listed
         shown = await browser.get(await group_at(browser))
         assert "3 cases are blocked alike" in shown.text
@@ -122,7 +124,7 @@ class TestAnOrder:
         await blocked(office, 2)
         shown = said(await browser.get(await order_of(browser)))
         for line in (
-            "The next attempt begins now, under the same effect key.",
+            "The next attempt begins now, under the same effect key. Left to do then Mail the welcome letter",
             "The list is frozen with your order: 2 cases",
             "The policy decides on each case at its turn",
             "The partner partner has declared no limit",
@@ -306,4 +308,3 @@ class TestARun:
         fields = {"csrf": await browser.csrf(), "reason": "Let me try"}
         assert (await browser.post(f"{href}/stop", fields)).status_code == 403
         assert (await run_of(office, href))["state"] == "canary"
-

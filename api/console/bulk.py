@@ -17,7 +17,7 @@ from api.deps import OPERATES_BULK, READS_BULK, Wired, Wiring
 from api.errors import ProcessNotFound
 from api.routes_bulk import Note
 from api.routes_cases import MAX_NUMBER
-from caseward.bulk import ITEM_STATES, UNDER_WAY, ItemState
+from caseward.bulk import ITEM_STATES, ItemState
 from caseward.cases.blocked import blocked_groups
 from caseward.cases.bulk import continue_bulk, stop_bulk
 from caseward.cases.bulk_queries import get_bulk, list_bulk, list_items
@@ -154,7 +154,6 @@ async def _run_page(
         refused=refused,
         says=[say for say, states in SAID_WHILE.items() if run.state in states],
         operates=OPERATES_BULK.lets(actor),
-        under_way=sum(run.counts[state] for state in UNDER_WAY),
         states=ITEM_STATES,
         meanings=MEANINGS,
         tones=ITEM_TONES,
@@ -188,7 +187,6 @@ async def _say_page(
         fields=forms.Form(Note.model_json_schema(), given, errors).fields(),
         tones=ITEM_TONES,
         run_tones=RUN_TONES,
-        under_way=sum(run.counts[state] for state in UNDER_WAY),
     )
 
 

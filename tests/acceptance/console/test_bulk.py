@@ -112,6 +112,22 @@ class TestAnOutage:
         await stands(window).to_have_attribute("data-state", "stopped")
         await count(window, "left").to_have_text("2")
 
+    async def test_is_followed_through_a_lost_connection(self, company: Company, outage, sit: Sit):
+        await outage(2)
+        window = await sit("demo-operator")
+        await ordered(window, first=1)
+        await stands(window).to_have_attribute("data-state", "looking")
+        line = expect(window.page.locator("[data-live]"))
+        await company.stack.stop_service("api")
+        try:
+            await line.to_contain_text("The connection is lost")
+        finally:
+            await company.stack.start_service("api")
+        await line.to_be_empty()
+        (run, *_) = (await company.operator.get("/v1/bulk?state=looking"))["runs"]
+        await company.operator.post(f"/v1/bulk/{run['bulk_id']}/continue", {"reason": "They look well"})
+        await stands(window).to_have_attribute("data-state", "completed")
+
     async def test_is_no_business_of_reviewers(self, sit: Sit):
         reviewer = await sit("demo-vendor-reviewer")
         await reviewer.page.get_by_role("link", name="Bulk recovery").click()

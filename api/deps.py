@@ -128,8 +128,10 @@ EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
 OutboxOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
 READS_NUMBERS = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
 NumbersReader = Annotated[Actor, Depends(READS_NUMBERS)]
-BulkReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
-BulkOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
+READS_BULK = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
+BulkReader = Annotated[Actor, Depends(READS_BULK)]
+OPERATES_BULK = AnyOf(OPERATOR, SENIOR_OPERATOR)
+BulkOperator = Annotated[Actor, Depends(OPERATES_BULK)]
 
 
 async def get_envelope(request: Request, actor: CurrentActor) -> Envelope:

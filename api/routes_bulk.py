@@ -4,7 +4,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Response
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from api.bodies import Storable
 from api.deps import BulkOperator, BulkReader, CurrentActor, Sealed, Session, Wired, header_parameters
@@ -43,6 +43,15 @@ class GroupChosen(Strict):
     step: Text | None = None
     partner: Text | None = None
     fingerprint: Text
+    until: Annotated[
+        AwareDatetime | None, Field(description="Only what was blocked by then: the group's `latest`, as it was seen.")
+    ] = None
+
+    def as_group(self) -> Group:
+        """For the command."""
+        return Group(
+            process=self.process, step=self.step, partner=self.partner, fingerprint=self.fingerprint, until=self.until
+        )
 
 
 class Order(Strict):
@@ -74,6 +83,20 @@ class Order(Strict):
             message = "name a group or cases, and not both"
             raise ValueError(message)
         return self
+
+    def as_order(self) -> BulkOrder:
+        """For the command."""
+        return BulkOrder(
+            override=self.override,
+            reason=self.reason,
+            group=None if self.group is None else self.group.as_group(),
+            case_ids=tuple(dict.fromkeys(self.case_ids)),
+            input=self.input,
+            canary=self.canary,
+            rate=self.rate,
+            stop_after=self.stop_after,
+            look=self.look,
+        )
 
 
 class Note(Strict):
@@ -117,20 +140,8 @@ async def order(
     body: Annotated[Order, Storable, Body(openapi_examples=_ORDER)],  # pyright: ignore[reportArgumentType]
 ) -> BulkDocument:
     """Freeze the list now and begin with the first few; the policy decides on each case at its turn."""
-    group = body.group
-    wanted = BulkOrder(
-        override=body.override,
-        reason=body.reason,
-        group=None if group is None else Group(**group.model_dump()),
-        case_ids=tuple(dict.fromkeys(body.case_ids)),
-        input=body.input,
-        canary=body.canary,
-        rate=body.rate,
-        stop_after=body.stop_after,
-        look=body.look,
-    )
     async with wiring.command() as session:
-        bulk_id = await order_bulk(session, wiring.catalogue, order=wanted, envelope=envelope)
+        bulk_id = await order_bulk(session, wiring.catalogue, order=body.as_order(), envelope=envelope)
     async with wiring.database.transaction() as session:
         document = await get_bulk(session, bulk_id=bulk_id)
     response.headers["Location"] = f"/v1/bulk/{bulk_id}"
@@ -142,11 +153,12 @@ async def list_(
     session: Session,
     _: BulkReader,
     state: RunState | None = None,
+    process: Annotated[Text | None, Query(description="Only runs over a group of its cases")] = None,
     before: UUID | None = None,
     limit: Annotated[Limit, Query()] = RUNS_A_PAGE,
 ) -> BulkList:
     """Bulk runs, the newest first."""
-    return await list_bulk(session, state=state, before=before, limit=limit)
+    return await list_bulk(session, state=state, process=process, before=before, limit=limit)
 
 
 @router.get("/{bulk_id}", operation_id="get_bulk", responses=_READ)

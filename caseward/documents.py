@@ -528,8 +528,12 @@ class BulkGroup(Document):
     error_code: str | None
     fingerprint: str
     count: int
+    unknown: int
+    """Of so many nobody knows whether the effect happened."""
     since: datetime
     """Of the one that waits longest."""
+    latest: datetime
+    """Since when the one that was blocked last waits: an order `until` then takes none that came later."""
     example: str | None
     """The partner's words in one of them."""
     recovery_owner: str

@@ -46,7 +46,7 @@ from caseward.documents import (
 from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
 from caseward.overrides import OVERRIDES
 from caseward.process import Nothing, Process
-from caseward.situation import UNDO_SUFFIX, Actor, address_title
+from caseward.situation import Actor, address_title
 
 router = console_router()
 
@@ -87,7 +87,7 @@ class Acting:
     @property
     def unknown(self) -> bool:
         """Nobody knows whether the step's effect happened."""
-        return _unknown(self.case, self.action)
+        return unknown(self.case, self.action)
 
     @property
     def known(self) -> forms.Json:
@@ -107,37 +107,11 @@ class Acting:
             return made.fields()
         fields = list(made.fields(without=hidden))
         if self.action.name == "mark_done":
-            fields = [*self._result(given, errors), *fields]
+            process = self.wiring.catalogue[self.case.process]
+            fields = [*forms.Form(result_schema(process, self.action.step), given, errors).fields(), *fields]
         if self.unknown and self.action.name in {"retry", "skip"}:
-            said = forms.Choice("false", "It did not happen: somebody has looked, or asked the partner")
-            fields.insert(
-                0,
-                forms.Field(
-                    name="happened",
-                    title="Did it happen?",
-                    kind="choice",
-                    help="Nobody knows whether the partner did it. If it did, mark it as done instead.",
-                    choices=(said,),
-                    value=str(given.get("happened", "")).lower(),
-                    wrong=errors.get("happened", ""),
-                ),
-            )
+            fields.insert(0, happened(given, errors))
         return fields
-
-    def _result(self, given: forms.Json, errors: Mapping[str, str]) -> Sequence[forms.Field]:
-        """What the step would have answered, by the type of its result."""
-        step = self.wiring.catalogue[self.case.process].steps.get(self.action.step or "")
-        undone = (self.action.step or "").endswith(UNDO_SUFFIX)
-        schema = (Nothing if step is None or undone else step.result).model_json_schema()
-        if not schema.get("properties"):
-            return ()
-        whole = {
-            "type": "object",
-            "properties": {"result": {**schema, "title": "Result"}},
-            "required": ["result"],
-            "$defs": schema.get("$defs", {}),
-        }
-        return forms.Form(whole, given, errors).fields()
 
     async def plan(self, step: str) -> ReplayPlan:
         """Of a replay from this step. Raises InputInvalid, ActionNotAllowed."""
@@ -160,7 +134,34 @@ class Acting:
             return await consequences(session, catalogue, process, self.case, self.action, self.actor)
 
 
-def _unknown(case: CaseDocument, action: ActionDocument | ProposedAction) -> bool:
+def result_schema(process: Process, address: str | None) -> forms.Json:
+    """What the step would have answered, by the type of its result; empty where that is nothing."""
+    step = process.steps.get(address or "")  # the taking back of one answers nothing
+    schema = (Nothing if step is None else step.result).model_json_schema()
+    if not schema.get("properties"):
+        return {}
+    return {
+        "properties": {"result": {**schema, "title": "Result"}},
+        "required": ["result"],
+        "$defs": schema.get("$defs", {}),
+    }
+
+
+def happened(given: forms.Json, errors: Mapping[str, str], *, prefix: str = "") -> forms.Field:
+    """What somebody must find out before an unknown effect is tried again or left out."""
+    return forms.Field(
+        name=f"{prefix}happened",
+        title="Did it happen?",
+        kind="choice",
+        help="Nobody knows whether the partner did it. If it did, mark it as done instead.",
+        choices=(forms.Choice("false", "It did not happen: somebody has looked, or asked the partner"),),
+        value=str(given.get("happened", "")).lower(),
+        wrong=errors.get(f"{prefix}happened", ""),
+    )
+
+
+def unknown(case: CaseDocument, action: ActionDocument | ProposedAction) -> bool:
+    """Nobody knows whether the effect that it is about happened."""
     steps = case.operation.steps if case.operation else []
     mine = (each for each in steps if each.name == action.step and each.item == action.item)
     return any(each.outcome == UNKNOWN for each in mine)
@@ -197,7 +198,7 @@ async def _form_page(
     action, wrong = acting.action, errors or {}
     own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
     fields = acting.fields(acting.known if given is None else given, wrong)
-    named = {field.name.removesuffix(forms.JSON_SUFFIX) for field in _flat(fields)}
+    named = {field.name.removesuffix(forms.JSON_SUFFIX) for field in flat(fields)}
     return page(
         request,
         "act.html",
@@ -217,8 +218,9 @@ async def _form_page(
     )
 
 
-def _flat(fields: Sequence[forms.Field]) -> Sequence[forms.Field]:
-    return [each for field in fields for each in (field, *_flat(field.fields))]
+def flat(fields: Sequence[forms.Field]) -> Sequence[forms.Field]:
+    """Every field, those within others too."""
+    return [each for field in fields for each in (field, *flat(field.fields))]
 
 
 def _of_step(acting: Acting) -> str:
@@ -433,7 +435,7 @@ async def _answer_page(
         offered=offered,
         step_title=action.step and address_title(process, action.step),
         content={name: value for name, value in proposal.input.items() if name not in named},
-        unknown=_unknown(answering.case, action),
+        unknown=unknown(answering.case, action),
         **(
             await _what_confirming_does(wiring, actor, process, answering.case, proposal)
             if answer == "confirm"

@@ -12,6 +12,7 @@ ConsoleRefused
 import hmac
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar, cast
 from urllib.parse import parse_qsl, quote
@@ -264,14 +265,23 @@ async def get_form(request: Request) -> dict[str, str]:
 Form = Annotated[dict[str, str], Depends(get_form)]
 
 
-async def get_form_envelope(request: Request, actor: Operator, form: Form) -> Envelope:
-    """The same envelope that the API makes of headers: the key is as old as the form, the tag is what it showed."""
-    key, tag = form.get("key", ""), form.get("etag", "")
+async def get_keyed_envelope(request: Request, actor: Operator, form: Form) -> Envelope:
+    """The same envelope that the API makes of headers: the key is as old as the form."""
+    key = form.get("key", "")
     if not KEY.fullmatch(key):
         raise IdempotencyKeyInvalid("The form has lost its key. Open it again.")
+    return Envelope(actor=actor, idempotency_key=key, traceparent=request.state.traceparent, if_match=None)
+
+
+KeyedForm = Annotated[Envelope, Depends(get_keyed_envelope)]
+
+
+async def get_form_envelope(envelope: KeyedForm, form: Form) -> Envelope:
+    """The same, with the tag of the case that the form showed."""
+    tag = form.get("etag", "")
     if not TAG.fullmatch(tag):
         raise FormMalformed
-    return Envelope(actor=actor, idempotency_key=key, traceparent=request.state.traceparent, if_match=frozenset({tag}))
+    return replace(envelope, if_match=frozenset({tag}))
 
 
 SealedForm = Annotated[Envelope, Depends(get_form_envelope)]

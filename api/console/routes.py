@@ -7,13 +7,13 @@ from fastapi import APIRouter, FastAPI, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
-from api.console import Console, Place, act, case, numbers, processes, sign_in, work
+from api.console import Console, Place, act, bulk, bulk_order, case, numbers, processes, sign_in, work
 from api.console.door import console_router, public_router
 from api.console.pages import FILES
 from api.tokens import Verifier
 
-# Every page, in the order of the navigation.
-PAGES: tuple[ModuleType, ...] = (work, case, act, processes, numbers)
+# Every page, in the order of the navigation; what is named like a run stands before the runs.
+PAGES: tuple[ModuleType, ...] = (work, case, act, bulk_order, bulk, processes, numbers)
 A_YEAR = 365 * 24 * 3600  # seconds: another content has another address
 
 

@@ -1,5 +1,6 @@
 """Work: what needs a person now, why, since when, and the next action at hand."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from api.console import Place
 from api.console.case import act_href
 from api.console.door import Operator, console_router
 from api.console.pages import page
-from api.deps import AnyOf, Wired, Wiring
+from api.deps import READS_BULK, AnyOf, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
@@ -94,6 +95,12 @@ class Section:
     mine: bool = False
     """Whether they wait for this very person, who may act on each."""
 
+    @property
+    def alike(self) -> int:
+        """How many of those shown are blocked for one and the same reason."""
+        reasons = Counter((each.row.process, each.info.fingerprint) for each in self.rows if each.info.fingerprint)
+        return max(reasons.values(), default=0)
+
 
 @router.get("/console/work")
 async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotated[Filter, Query()]) -> Response:
@@ -104,6 +111,7 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
         "wanted": wanted,
         "views": _views(actor),
         "choices": _choices(wiring),
+        "in_bulk": READS_BULK.lets(actor),
     }
     if wanted.named:
         async with wiring.database.transaction() as session:

@@ -2,10 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, DateTime, Select, and_, case, cast, func, null, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    null,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -31,6 +46,7 @@ def _blocked() -> Any:
             Effect.error["code"].astext.label("error_code"),
             Effect.error["message"].astext.label("message"),
             Effect.recovery_owner,
+            Effect.outcome,
             Effect.since,
         )
         .join(Case, Case.operation_id == Effect.driven_by)
@@ -50,6 +66,7 @@ def _blocked() -> Any:
             Operation.blocked["error"]["code"].astext,
             Operation.blocked["error"]["message"].astext,
             Operation.blocked["recovery_owner"].astext,
+            nothing,
             cast(Operation.blocked["since"].astext, DateTime(timezone=True)),
         )
         .join(Case, Case.operation_id == Operation.id)
@@ -64,7 +81,9 @@ _GROUPS = (
     select(
         *_ALIKE,
         func.count().label("cases"),
+        func.count().filter(BLOCKED.c.outcome == "unknown").label("unknown"),
         func.min(BLOCKED.c.since).label("since"),
+        func.max(BLOCKED.c.since).label("latest"),
         func.array_agg(aggregate_order_by(BLOCKED.c.message, BLOCKED.c.since))[1].label("example"),
         func.min(BLOCKED.c.recovery_owner).label("recovery_owner"),
     )
@@ -86,13 +105,33 @@ class Frozen:
     fingerprint: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class BlockedCase:
+    """One case of a group, for people."""
+
+    case_id: UUID
+    business_key: str
+    title: str
+    item: str | None
+    message: str | None
+    since: datetime
+    key: str
+    """With `since` its place in the list."""
+
+
 async def blocked_groups(
-    session: AsyncSession, catalogue: Catalogue, *, actor: Actor, process: str | None = None
+    session: AsyncSession,
+    catalogue: Catalogue,
+    *,
+    actor: Actor,
+    process: str | None = None,
+    until: datetime | None = None,
 ) -> BulkGroups:
-    """What is blocked among the cases that this actor may see, the largest group first."""
+    """What is blocked among the cases that this actor may see, the largest group first; with `until`, only what was
+    blocked by then."""
     visible = [name for name, declared in catalogue.items() if declared.visible_to(actor.roles)]
     wanted = [name for name in visible if process in {None, name}]
-    rows = await session.execute(_GROUPS.where(BLOCKED.c.process.in_(wanted)))
+    rows = await session.execute(_GROUPS.where(BLOCKED.c.process.in_(wanted), _by(until)))
     return BulkGroups(
         groups=[
             BulkGroup(
@@ -105,7 +144,9 @@ async def blocked_groups(
                 error_code=row.error_code,
                 fingerprint=fingerprint(row.step, row.partner, row.cause, row.error_class, row.error_code),
                 count=row.cases,
+                unknown=row.unknown,
                 since=row.since,
+                latest=row.latest,
                 example=row.example,
                 recovery_owner=row.recovery_owner,
             )
@@ -122,11 +163,52 @@ def _title(process: Process, address: str | None) -> str:
     return step_title(step, direction) if step else address
 
 
-async def blocked_in(session: AsyncSession, group: BulkGroup) -> list[Frozen]:
-    """Everything that belongs to the group now, in order of age."""
+def _by(until: datetime | None) -> ColumnElement[bool]:
+    return true() if until is None else BLOCKED.c.since <= until
+
+
+def _alike(group: BulkGroup) -> ColumnElement[bool]:
     alike = (group.process, group.step, group.partner, group.cause, group.error_class, group.error_code)
-    same = and_(*(column.is_not_distinct_from(value) for column, value in zip(_ALIKE, alike, strict=True)))
-    return await _frozen(session, _in_order(same))
+    return and_(*(column.is_not_distinct_from(value) for column, value in zip(_ALIKE, alike, strict=True)))
+
+
+async def blocked_in(session: AsyncSession, group: BulkGroup, *, until: datetime | None = None) -> list[Frozen]:
+    """Everything that belongs to the group now, in order of age."""
+    return await _frozen(session, _in_order(and_(_alike(group), _by(until))))
+
+
+_KEY = func.coalesce(BLOCKED.c.effect_key, cast(BLOCKED.c.case_id, String))
+
+
+async def blocked_cases(
+    session: AsyncSession,
+    group: BulkGroup,
+    *,
+    until: datetime | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int,
+) -> list[BlockedCase]:
+    """A page of the group's cases, the oldest first: those behind the place `after`."""
+    place = tuple_(BLOCKED.c.since, _KEY)
+    query = (
+        select(BLOCKED, _KEY.label("key"), Case.business_key, Case.title)
+        .join(Case, Case.id == BLOCKED.c.case_id)
+        .where(_alike(group), _by(until), true() if after is None else place > after)
+        .order_by(BLOCKED.c.since, _KEY)
+        .limit(limit)
+    )
+    return [
+        BlockedCase(
+            case_id=row.case_id,
+            business_key=row.business_key,
+            title=row.title,
+            item=row.item,
+            message=row.message,
+            since=row.since,
+            key=row.key,
+        )
+        for row in await session.execute(query)
+    ]
 
 
 async def blocked_of(session: AsyncSession, case_ids: Sequence[UUID]) -> list[Frozen]:

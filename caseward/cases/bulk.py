@@ -21,6 +21,7 @@ from caseward.cases.commands import Envelope, field_errors, lock_key, whole_situ
 from caseward.cases.locked import lock_case
 from caseward.db.session import database_now
 from caseward.db.tables import BulkItem, BulkRun, Operation
+from caseward.documents import BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid, Reason
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide
@@ -32,6 +33,7 @@ NOT_IN_BULK = frozenset({"replay"})  # its plan is one case's own
 PER_ITEM = frozenset({"reason", "step", "item"})  # what the input of an override has that the run itself fills in
 # Reasons for which the actor could never be allowed, wherever the cases stand.
 NEVER = frozenset({"role_missing", "skip_forbidden"})
+NOTHING_BLOCKED = Reason("nothing_blocked", "No case is blocked like that now.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,8 @@ class Group:
     step: str | None
     partner: str | None
     fingerprint: str
+    until: datetime | None = None
+    """Only those that were blocked by then: whoever orders has seen no others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +125,7 @@ def _content(order: BulkOrder) -> dict[str, Any]:
             "step": group.step,
             "partner": group.partner,
             "fingerprint": group.fingerprint,
+            **({"until": group.until.isoformat()} if group.until else {}),
         },
         "case_ids": [str(case_id) for case_id in order.case_ids],
         "input": dict(order.input or {}),
@@ -170,10 +175,8 @@ def _check_input(order: BulkOrder) -> None:
 
 async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder, actor: Actor) -> list[Frozen]:
     if order.group is not None:
-        groups = (await blocked_groups(session, catalogue, actor=actor, process=order.group.process)).groups
-        wanted = order.group
-        alike = [g for g in groups if (g.step, g.partner, g.fingerprint) == _key(wanted)]
-        frozen = await blocked_in(session, alike[0]) if alike else []
+        group = await find_group(session, catalogue, order.group, actor=actor)
+        frozen = await blocked_in(session, group, until=order.group.until)
     else:
         frozen = await blocked_of(session, order.case_ids)
         visible = {name for name, process in catalogue.items() if process.visible_to(actor.roles)}
@@ -185,12 +188,18 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
     if not OVERRIDES[order.override].per_step:  # once for each case, whatever blocks there
         frozen = list({each.case_id: each for each in reversed(frozen)}.values())[::-1]
     if not frozen:
-        raise ActionNotAllowed([Reason("nothing_blocked", "No case is blocked like that now.")])
+        raise ActionNotAllowed([NOTHING_BLOCKED])
     return frozen
 
 
-def _key(group: Group) -> tuple[str | None, str | None, str]:
-    return group.step, group.partner, group.fingerprint
+async def find_group(session: AsyncSession, catalogue: Catalogue, wanted: Group, *, actor: Actor) -> BulkGroup:
+    """The group that is meant, as it stands now. Raises ActionNotAllowed where nothing is blocked like that."""
+    found = await blocked_groups(session, catalogue, actor=actor, process=wanted.process, until=wanted.until)
+    named = (wanted.step, wanted.partner, wanted.fingerprint)
+    for group in found.groups:
+        if (group.step, group.partner, group.fingerprint) == named:
+            return group
+    raise ActionNotAllowed([NOTHING_BLOCKED])
 
 
 async def _check_could_be_allowed(

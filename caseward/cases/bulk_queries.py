@@ -26,20 +26,27 @@ async def get_bulk(session: AsyncSession, *, bulk_id: UUID) -> BulkDocument:
 
 
 async def list_bulk(
-    session: AsyncSession, *, state: RunState | None, before: UUID | None, limit: int = RUNS_A_PAGE
+    session: AsyncSession,
+    *,
+    state: RunState | None,
+    before: UUID | None,
+    process: str | None = None,
+    limit: int = RUNS_A_PAGE,
 ) -> BulkList:
-    """A page of the runs, the newest first; ids rise with time."""
+    """A page of the runs, the newest first; ids rise with time. With `process` those over a group of its cases."""
     await snapshot(session)
     query = select(BulkRun).order_by(BulkRun.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(BulkRun.state == state)
+    if process is not None:
+        query = query.where(BulkRun.wanted["process"].astext == process)
     if before is not None:
         query = query.where(BulkRun.id < before)
     runs = list(await session.scalars(query))
     following = None
     if len(runs) > limit:
         runs = runs[:limit]
-        kept = {"state": state} if state else {}
+        kept = {name: value for name, value in (("state", state), ("process", process)) if value}
         following = "/v1/bulk?" + urlencode({**kept, "before": str(runs[-1].id), "limit": limit})
     counts = await _counts(session, [run.id for run in runs])
     return BulkList(runs=[_document(run, counts[run.id]) for run in runs], next=following)
@@ -110,14 +117,15 @@ def _document(run: BulkRun, counts: Counter[str]) -> BulkDocument:
 
 def _sentence(run: BulkRun, counts: Counter[str]) -> str:
     under_way = sum(counts[state] for state in UNDER_WAY)
+    first = "The first one is" if run.canary == 1 else f"The first {run.canary} are"
     said = {
-        "canary": f"The first {run.canary} are tried.",
-        "looking": f"The first {run.canary} are over. An operator looks and says whether to go on.",
+        "canary": f"{first} tried.",
+        "looking": f"{first} over. An operator looks and says whether to go on.",
         "ramping": f"{counts['frozen']} of {counts.total()} still have to begin, at most {run.rate} a second.",
         "stopped": f"Stopped: {run.stopped_because}",
         "completed": f"Completed: {counts['repaired']} of {counts.total()} are repaired.",
     }[run.state]
-    return f"{said} {under_way} are under way." if under_way else said
+    return f"{said} {under_way} {'is' if under_way == 1 else 'are'} under way." if under_way else said
 
 
 def _item(row: BulkItem, business_key: str) -> BulkItemDocument:

@@ -68,6 +68,22 @@ async def test_a_group_is_released_from_order_to_outcome(office: Office):
     assert (refused.status_code, refused.json()["code"]) == (409, "not_looking")
 
 
+async def test_what_was_blocked_later_than_somebody_looked_is_left_out(office: Office):
+    cases = await blocked(office, 1)
+    chosen_then = await chosen(office, cases)
+    groups = (await office.operator.get("/v1/bulk/groups?process=vendor_onboarding")).json()["groups"]
+    seen = next(group for group in groups if chosen_then.items() <= group.items())
+    later = await blocked(office, 1)
+    order = {**ORDER, "group": {**chosen_then, "until": seen["latest"]}}
+    run = (await office.operator.command("/v1/bulk", order)).json()
+    listed = (await office.operator.get(run["items"])).json()["items"]
+    found = {item["case_id"] for item in listed}
+    assert (len(found), cases[0]["case_id"] in found, later[0]["case_id"] in found) == (seen["count"], True, False)
+    for process, there in (("vendor_onboarding", True), ("parcel_return", False)):
+        runs = (await office.operator.get(f"/v1/bulk?process={process}")).json()["runs"]
+        assert (run["bulk_id"] in {each["bulk_id"] for each in runs}) == there
+
+
 async def test_what_an_order_needs_is_said_field_by_field(office: Office):
     wrong = (
         {"override": "retry", "reason": "Neither group nor cases"},

@@ -8,6 +8,7 @@ and not when somebody's override comes.
 import asyncio
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def deployed_as(build_id: str) -> WorkerDeploymentConfig:
     )
 
 
+@dataclass(frozen=True)
+class Current:
+    """The build that is given the work, and since when."""
+
+    build_id: str
+    since: datetime
+
+
 class Versions:
     """One per worker process. Its build becomes the current one at its start, and again when nobody else is."""
 
@@ -84,7 +93,7 @@ class Versions:
             await asyncio.sleep(LOOK_EVERY.total_seconds())
             try:
                 current = await self._current()
-                if current is None or (current != self._build_id and await self._abandoned(current)):
+                if current is None or (current.build_id != self._build_id and await self._abandoned(current)):
                     await self._set_current()
             except RPCError as fault:
                 self._log.info("temporal_away", status=fault.status.name, error=fault.message[:200])
@@ -120,10 +129,10 @@ class Versions:
         attribute = "TemporalWorkerDeploymentVersion"
         return (
             f"TaskQueue = '{TASK_QUEUE}' AND ExecutionStatus = 'Running' AND "
-            f"({attribute} != '{DEPLOYMENT}:{current}' OR ({attribute} IS NULL AND StartTime < '{settled}'))"
+            f"({attribute} != '{DEPLOYMENT}:{current.build_id}' OR ({attribute} IS NULL AND StartTime < '{settled}'))"
         )
 
-    async def _current(self) -> str | None:
+    async def _current(self) -> Current | None:
         """The build that is given the work."""
         request = DescribeWorkerDeploymentRequest(namespace=self._client.namespace, deployment_name=DEPLOYMENT)
         try:
@@ -133,7 +142,9 @@ class Versions:
                 return None
             raise
         info: WorkerDeploymentInfo = told.worker_deployment_info
-        return info.routing_config.current_deployment_version.build_id or None
+        routing = info.routing_config
+        build_id = routing.current_deployment_version.build_id
+        return Current(build_id, routing.current_version_changed_time.ToDatetime(UTC)) if build_id else None
 
     async def _set_current(self) -> None:
         request = SetWorkerDeploymentCurrentVersionRequest(
@@ -147,8 +158,8 @@ class Versions:
         await self._client.workflow_service.set_worker_deployment_current_version(request, timeout=SETTING_TIMEOUT)
         self._log.info("current", build=self._build_id)
 
-    async def _abandoned(self, build_id: str) -> bool:
-        """Whether no worker of this build has asked for work for long."""
+    async def _abandoned(self, current: Current) -> bool:
+        """Whether no worker of this build has asked for work for long; one that has just started may not have yet."""
         request = DescribeTaskQueueRequest(
             namespace=self._client.namespace,
             task_queue=TaskQueue(name=TASK_QUEUE),
@@ -158,6 +169,6 @@ class Versions:
         asked = [
             poller.last_access_time.ToDatetime(UTC)
             for poller in told.pollers
-            if poller.deployment_options.build_id == build_id
+            if poller.deployment_options.build_id == current.build_id
         ]
-        return not asked or max(asked) < datetime.now(UTC) - GONE_AFTER
+        return max([current.since, *asked]) < datetime.now(UTC) - GONE_AFTER

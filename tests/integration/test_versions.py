@@ -109,7 +109,8 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 async def current(client: Client) -> str | None:
     while True:
         try:
-            return await Versions(client, "nobody")._current()
+            found = await Versions(client, "nobody")._current()
+            return found and found.build_id
         except RPCError as fault:  # the server answers only so many such questions a second
             if fault.status is not RPCStatusCode.RESOURCE_EXHAUSTED:
                 raise
@@ -144,6 +145,13 @@ class TestWhoIsCurrent:
                 await until(lambda: _is(client, "three"))
             finally:
                 looking.cancel()
+
+    async def test_one_that_has_asked_for_nothing_yet_is_left_the_time_to(self, client: Client):
+        async with working(client, "five") as older:
+            await Versions(client, "six").become_current()
+            current = await older._current()
+            assert current and current.build_id == "six"
+            assert not await older._abandoned(current)
 
     async def test_where_nobody_is_somebody_becomes_it(self, temporal: WorkflowEnvironment):
         cli = Path(sysconfig.get_path("scripts")) / "temporal"

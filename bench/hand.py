@@ -47,10 +47,8 @@ Answers = list[PartnerAnswer | NotNeeded | None]  # in order; None is plain succ
 class StandIn:
     """Every partner: does what it is asked, unless its answers for this step say otherwise."""
 
-    name = "stand-in"
-
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
+    def __init__(self, name: str, answers: Answers) -> None:
+        self.name, self.answers = name, answers
 
     @offers("act", deadline=timedelta(seconds=5), idempotent=True)
     async def repeatable(self, sending: Sending) -> str:
@@ -260,7 +258,7 @@ class Hand:
         return answer
 
     async def _once(self, runner: EffectRunner, step: Step[Any], call: StepCall, given: Answers) -> StepAnswer:
-        return await runner.run(CATALOGUE[self.process], StandIn(given).serve(step, call.direction), call)
+        return await runner.run(CATALOGUE[self.process], StandIn(step.partner, given).serve(step, call.direction), call)
 
     async def _due(self, effect_key: str) -> None:
         async with self.database.transaction() as session:

@@ -28,6 +28,7 @@ PEOPLE_DECIDE = NotNeeded("people decide on it")
 TAKEN = PartnerAcknowledged("acknowledged", "Later.")
 GROUNDS = {"grounds": "The trade register extract is older than three months."}
 
+
 @dataclass(frozen=True)
 class Model:
     """A case that others are copied from."""
@@ -58,7 +59,7 @@ async def submitted(hand: Hand, **answers: Answers) -> None:
     await drafted(hand)
     await hand.later(HOUR)
     await hand.take("submit", REQUESTER)
-    await hand.work("in_review", **answers)
+    await hand.work("in_review", answers=answers)
 
 
 async def changes_requested(hand: Hand) -> None:
@@ -91,7 +92,7 @@ async def approved(hand: Hand, **answers: Answers) -> None:
     await resubmitted(hand)
     await hand.later(6 * HOUR)
     await hand.take("approve", REVIEWER)
-    await hand.work(**answers)
+    await hand.work(answers=answers)
 
 
 async def approved_after_an_outage(hand: Hand) -> None:
@@ -171,12 +172,12 @@ LARGE = {"amount": {"minor_units": 2_500_000, "currency": "EUR"}}
 
 async def flagged(hand: Hand, **changes: object) -> None:
     await hand.open("payment_review", SERVICE, **changes)
-    await hand.work("in_review", release_harmless=[PEOPLE_DECIDE])
+    await hand.work("in_review", answers={"release_harmless": [PEOPLE_DECIDE]})
 
 
 async def harmless(hand: Hand) -> None:
     await hand.open("payment_review", SERVICE)
-    await hand.work("released", score_payment=[BUSY, None])
+    await hand.work("released", answers={"score_payment": [BUSY, None]})
 
 
 async def claimed(hand: Hand) -> None:
@@ -210,7 +211,7 @@ async def returned(hand: Hand, **answers: Answers) -> None:
     await informed(hand)
     await hand.later(HOUR)
     await hand.take("reject", PAYMENT_REVIEWER, **GROUNDS)
-    await hand.work(**answers)
+    await hand.work(answers=answers)
 
 
 async def return_refused(hand: Hand) -> None:
@@ -240,7 +241,7 @@ async def being_recalled(hand: Hand) -> None:
     await released(hand)
     await hand.later(2 * DAY)
     await hand.take("reopen", SENIOR, **GROUNDS)
-    await hand.work(release_funds_undo=[BUSY])
+    await hand.work(answers={"release_funds_undo": [BUSY]})
 
 
 # --- bookings ---------------------------------------------------------------------------------------------------------
@@ -250,7 +251,7 @@ async def requested(hand: Hand, **answers: Answers) -> None:
     await hand.open("booking", AGENT)
     await hand.later(10 * MINUTE)
     await hand.take("request", AGENT)
-    await hand.work(**answers)
+    await hand.work(answers=answers)
 
 
 async def hotel_takes_its_time(hand: Hand) -> None:

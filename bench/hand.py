@@ -4,7 +4,7 @@ The partners are stand-ins and nobody waits: `later` only marks where time passe
 """
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -41,7 +41,9 @@ from processes import CATALOGUE
 KEY = "MODEL-KEY"  # business keys are this and a number
 PERSON = "00"  # who acts in a model is called by the role and this
 
-Answers = list[PartnerAnswer | NotNeeded | None]  # in order; None is plain success, as is whatever comes behind the last
+Answers = list[
+    PartnerAnswer | NotNeeded | None
+]  # in order; None is plain success, as is whatever comes behind the last
 
 
 class StandIn:
@@ -213,9 +215,11 @@ class Hand:
             call = DeadlineCall(self.process, str(self.case_id), case.visit)
             await deadlines.pass_deadline(session, CATALOGUE, call)
 
-    async def work(self, to_state: str | None = None, *, only: int | None = None, **answers: Answers) -> None:
+    async def work(
+        self, to_state: str | None = None, *, only: int | None = None, answers: Mapping[str, Answers] | None = None
+    ) -> None:
         """What the worker does with the operation in flight, until it is over or a step needs something else."""
-        scripted = {name: list(given) for name, given in answers.items()}
+        scripted = {name: list(given) for name, given in (answers or {}).items()}
         process = CATALOGUE[self.process]
         async with self.database.transaction() as session:
             case = await session.get_one(Case, self.case_id)
@@ -277,4 +281,3 @@ class Hand:
 def _envelope(role: str, who: str = PERSON) -> Envelope:
     actor = Actor(f"{role.replace('_', '-')}-{who}", frozenset({role}))
     return Envelope(actor=actor, idempotency_key=str(uuid4()), traceparent=continue_trace(None))
-

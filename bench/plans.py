@@ -16,7 +16,9 @@ from sqlalchemy import event
 from caseward.db.session import Database
 
 BIG = 1000  # rows from which on a table is one that grows
-MOST_READ = 1500  # rows for one statement: a page of cases with all that belongs to them, or one case with a long history
+MOST_READ = (
+    1500  # rows for one statement: a page of cases with all that belongs to them, or one case with a long history
+)
 MOST_WASTED = 300  # of those, rows that were read and not wanted
 EXPLAINING = (
     "LOAD 'auto_explain'",

@@ -1,8 +1,8 @@
 """`python -m bench.seed`: fills an empty database with a company's cases, all of them worked, most of them over.
 
-The engine works a few dozen model cases (`bench.company`). Every other case is a copy of one, with ids, keys, people and
-instants of its own, and with a timeline whose hashes are those that the engine would have chained. Rows lie in the tables
-in the order of their instants, as they would have come, so that what belongs to one case is spread as it would be.
+The engine works a few dozen model cases (`bench.company`). Every other case is a copy of one, with ids, keys, people
+and instants of its own, and with a timeline whose hashes are those that the engine would have chained. Of every 2000
+cases the rows lie in the tables in the order of their instants, so that what belongs to one case is spread.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ from dev.stack import Stack
 from processes import CATALOGUE
 from settings import Settings
 
-FOLDER = Path(".caseward/million")
+FOLDER = Path(".caseward/million").absolute()
 show = partial(print, flush=True)
 BATCH = 2000  # cases a transaction
 PEOPLE = 40  # of each role
@@ -51,10 +51,36 @@ TABLES = {
     "attempts": "(SELECT case_id FROM effects WHERE key = effect_key)",
 }
 FIRST = ("Aurora", "Baltic", "Cobalt", "Delta", "Ember", "Fjord", "Granite", "Harbour", "Indigo", "Juniper", "Kestrel")
-SECOND = ("Tools", "Paper", "Freight", "Foods", "Textiles", "Energy", "Optics", "Timber", "Medical", "Software", "Glass")
+SECOND = (
+    "Tools",
+    "Paper",
+    "Freight",
+    "Foods",
+    "Textiles",
+    "Energy",
+    "Optics",
+    "Timber",
+    "Medical",
+    "Software",
+    "Glass",
+)
 LEGAL_FORM = ("GmbH", "AG", "AS", "Ltd", "SARL", "BV", "SE")
 GIVEN = ("Ada", "Bo", "Cleo", "Dag", "Edda", "Finn", "Gro", "Hugo", "Ines", "Jon", "Kim", "Liv", "Max", "Nora", "Ole")
-FAMILY = ("Berg", "Costa", "Dahl", "Engel", "Falk", "Grau", "Holm", "Iversen", "Juhl", "Kern", "Lund", "Moser", "Nyberg")
+FAMILY = (
+    "Berg",
+    "Costa",
+    "Dahl",
+    "Engel",
+    "Falk",
+    "Grau",
+    "Holm",
+    "Iversen",
+    "Juhl",
+    "Kern",
+    "Lund",
+    "Moser",
+    "Nyberg",
+)
 PREFIX = {"vendor_onboarding": "V", "booking": "BK", "payment_review": "P", "compliance_approval": "C"}
 NAMES = ("Northwind Tools GmbH", "Ada Berg", "Nordlys Trading AS")
 ROLES = sorted({role.name.replace("_", "-") for each in CATALOGUE.values() for role in each.roles}, key=len)
@@ -246,13 +272,13 @@ def _lines(connection: psycopg.Connection[Any], query: str) -> list[str]:
 
 
 @contextmanager
-def bare_tables(connection: psycopg.Connection[Any]) -> Iterator[None]:
+def bare_tables(connection: psycopg.Connection[Any]) -> Generator[None]:
     """Without indexes, keys and triggers while rows pour in; afterwards as the migrations made them."""
     names = [*TABLES, "timeline_entries"]
     foreign, own = (
         connection.execute(
             "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
-            "WHERE contype = ANY(%s) AND (conrelid = ANY(%s::regclass[]) OR confrelid = ANY(%s::regclass[])) ORDER BY 1",
+            "WHERE contype = ANY(%s) AND (conrelid = ANY(%s::regclass[]) OR confrelid = ANY(%s::regclass[]))",
             [kinds, names, names],
         ).fetchall()
         for kinds in (["f"], ["p", "u"])
@@ -369,7 +395,7 @@ def _libpq(url: str) -> str:
 async def bench_database(url: str | None) -> AsyncGenerator[str]:
     """The database of that address, or an embedded one in a folder of its own; migrated."""
     if url is not None:
-        settings = Settings.read().model_copy(update={"database_url": url, "data_dir": FOLDER.absolute()})
+        settings = Settings.read().model_copy(update={"database_url": url, "data_dir": FOLDER})
     else:
         settings = Settings(_env_file=None, data_dir=FOLDER, database_url=None)  # pyright: ignore[reportCallIssue]
     async with Stack(settings, only=("postgres", "migrations")) as stack:

@@ -50,11 +50,11 @@ from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, Operat
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
-from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, PauseView, condition, effect_title
+from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, condition, effect_title
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
-FEW = 2000  # matches of a search that are sorted at once; more of them are so many that the newest cases hold a page
+FEW = 1000  # matches of a search that are sorted at once; more of them are so many that the newest cases hold a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +359,7 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
     query = select(Case).where(Case.process.in_(visible))
     exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key", "assignee")
-    paused = await paused_processes(session, visible)
+    paused = await _paused(session, catalogue)
     held = and_(Case.process.in_(paused), Case.paused.is_(None), ~and_(Case.final, Case.operation_id.is_(None)))
     # What a process's pause makes of its cases; none of their rows is touched when it begins or ends.
     instead = {"condition": "paused", "recovery_owner": OPERATOR, "waiting_on": None} if paused else {}
@@ -400,6 +400,15 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
         cursor = _encode(rows[-1].changed_at, rows[-1].id)
         following = "/v1/cases?" + urlencode({**kept, "limit": wanted.limit, "cursor": cursor})
     return CaseList(cases=[_row(catalogue, case, paused.get(case.process)) for case in rows], next=following)
+
+
+async def _paused(session: AsyncSession, catalogue: Catalogue) -> Mapping[str, datetime]:
+    """The processes that are paused, and since when; within one snapshot that is asked once."""
+    if not session.info.get("snapshot"):
+        return await paused_processes(session, catalogue)
+    if "paused" not in session.info:
+        session.info["paused"] = await paused_processes(session, catalogue)
+    return session.info["paused"]
 
 
 async def list_conditions(

@@ -1,6 +1,7 @@
-"""Lists of cases by owner, by whom they wait on, by state and by process begin with the newest, without reading the rest.
+"""Lists of cases by owner, by whom they wait on, by state and by process read nothing but their page.
 
-Built while the version before goes on, as in 0008.
+Built while the version before goes on, as in 0008. The statistics say that a state is one of its process and comes with
+few conditions: a planner that takes them for independent expects far fewer cases, and gathers all that there are.
 """
 
 import sqlalchemy as sa
@@ -29,6 +30,8 @@ def upgrade() -> None:
                 postgresql_where=None if where is None else sa.text(where),
                 postgresql_concurrently=True,
             )
+        op.execute("CREATE STATISTICS st_cases_alike (dependencies, mcv) ON process, state, condition FROM cases")
+        op.execute("ANALYZE cases (process, state, condition)")
 
 
 def downgrade() -> None:
@@ -37,5 +40,6 @@ def downgrade() -> None:
 
 
 def _drop() -> None:
+    op.execute("DROP STATISTICS IF EXISTS st_cases_alike")
     for column in reversed(INDEXED):
         op.drop_index(f"ix_cases_{column}", table_name="cases", if_exists=True, postgresql_concurrently=True)

@@ -1,8 +1,8 @@
 """`python -m bench.screens`: how long the console and the lists of the API take on a seeded database, and why.
 
-First every screen once, with the plan of each statement behind it (`bench.plans`); then the real API in a process of its
-own, asked over HTTP by one client and by four. The ratio is that to a page which asks next to nothing, measured in between,
-so that a noisy machine is told apart from a slow screen.
+First every screen once, with the plan of each statement behind it (`bench.plans`); then the real API in a process of
+its own, asked over HTTP by one client and by four. The ratio is that to a page which asks next to nothing, measured in
+between, so that a noisy machine is told apart from a slow screen.
 """
 
 import argparse
@@ -232,7 +232,7 @@ async def measure(settings: Settings, looked_at: Sequence[Screen], requests: int
         slow = {screen.name for screen in there if not screen.promised}
         for turn in range(requests):
             for screen in there:
-                if screen.name not in slow or turn < requests // 10:
+                if screen.name not in slow or turn < max(1, requests // 10):
                     took[screen.name].alone.append(await ask(screen, turn))
         order = [(screen, turn) for turn in range(requests) for screen in there if screen.name not in slow]
         random.Random(requests).shuffle(order)
@@ -315,10 +315,14 @@ async def run(url: str | None, requests: int) -> int:
         plans = await plans_of(database_url, settings, looked_at)
         wrong = show_plans(plans, big_tables(database_url), promised)
         broken, figures = show_times(await measure(settings, looked_at, requests), looked_at)
+    keep(figures)
+    return 1 if wrong or broken else 0
+
+
+def keep(figures: dict[str, Any]) -> None:
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(figures, indent=2) + "\n")
     print(f"written to {REPORT}")
-    return 1 if wrong or broken else 0
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ BIG = 1000  # rows from which on a table is one that grows
 MOST_READ = (
     1500  # rows for one statement: a page of cases with all that belongs to them, or one case with a long history
 )
-# Of those, rows that were not wanted: a page of 26 cases of a kind that is 5% of all, met on the way from the newest on.
+# Of those, rows that were not wanted: 26 cases of a kind that is 5% of all, met on the way from the newest on.
 MOST_WASTED = 500
 EXPLAINING = (
     "LOAD 'auto_explain'",

@@ -2,11 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
-from uuid import UUID
 
 from fastapi import Path, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -85,6 +84,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A section as the list of cases answers it."""
+
+    title: str
+    rows: Sequence[CaseRow]
+    more: str | None
+    mine: bool
+
+
+@dataclass(frozen=True)
 class Section:
     """Cases that need the same kind of move."""
 
@@ -116,22 +125,21 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
     if wanted.named:
         async with wiring.database.transaction() as session:
             await queries.snapshot(session)
-            section = await _section(session, wiring, actor, "Cases", wanted, limit=A_PAGE)
-            (section,) = await _suggested(session, wiring, actor, [section])
+            asked = [await _section(session, wiring, actor, "Cases", wanted, limit=A_PAGE)]
+            (section,) = await _told(session, wiring, actor, asked)
         only = section.rows[0].row if len(section.rows) == 1 and wanted.named.keys() == {"q"} else None
         if only is not None and wanted.cursor is None:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
         shown |= {"more_parked": False, "releases": False}
         return page(request, "work.html", sections=[section], parked=(), **shown)
-    sections: list[Section] = []
+    asked: list[Asked] = []
     parked: Sequence[MessageDocument] = ()
     more_parked = False
     async with wiring.database.transaction() as session:
         await queries.snapshot(session)
         for title, view, mine in _glance(wiring.catalogue, actor):
-            section = await _section(session, wiring, actor, title, view, limit=SOME)
-            sections.append(replace(section, mine=mine))
-        sections = await _suggested(session, wiring, actor, [section for section in sections if section.rows])
+            asked.append(await _section(session, wiring, actor, title, view, limit=SOME, mine=mine))
+        sections = await _told(session, wiring, actor, [section for section in asked if section.rows])
         if SEES_OUTBOX & actor.roles:
             found = await queries.parked_messages(session, parked=True, limit=SOME)
             parked, more_parked = found.messages, found.next is not None
@@ -140,32 +148,34 @@ async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotat
 
 
 async def _section(
-    session: AsyncSession, wiring: Wiring, actor: Actor, title: str, wanted: Filter, *, limit: int
-) -> Section:
+    session: AsyncSession, wiring: Wiring, actor: Actor, title: str, wanted: Filter, *, limit: int, mine: bool = False
+) -> Asked:
     asked = queries.CaseFilter(**wanted.model_dump(), limit=limit)
     found = await queries.list_cases(session, wiring.catalogue, wanted=asked, actor=actor)
-    infos = await queries.list_conditions(session, wiring.catalogue, rows=found.cases)
-    rows = [Row(row, infos[row.case_id], None) for row in found.cases]
     more = None
     if found.next:
         query = dict(wanted.named)
         if limit == A_PAGE:
             query["cursor"] = parse_qs(urlsplit(found.next).query)["cursor"][0]
         more = f"/console/work?{urlencode(query)}"
-    return Section(title, rows, more)
+    return Asked(title, found.cases, more, mine)
 
 
-async def _suggested(session: AsyncSession, wiring: Wiring, actor: Actor, sections: list[Section]) -> list[Section]:
-    """The sections, some of their cases with the next action: first those that wait for this person."""
-    left, found = SUGGESTIONS, dict[UUID, ActionDocument | None]()
-    for section in sorted(sections, key=lambda section: not section.mine):
-        for each in section.rows:
-            if left and each.row.case_id not in found:
-                left -= 1
-                case = await queries.get_case(session, wiring.catalogue, case_id=each.row.case_id, actor=actor)
-                found[each.row.case_id] = _next(case)
+async def _told(session: AsyncSession, wiring: Wiring, actor: Actor, sections: Sequence[Asked]) -> list[Section]:
+    """The sections in words, and some of their cases with the next action: first those that wait for this person."""
+    rows = {row.case_id: row for section in sections for row in section.rows}
+    infos = await queries.list_conditions(session, wiring.catalogue, rows=list(rows.values()))
+    urgent = [row.case_id for section in sorted(sections, key=lambda section: not section.mine) for row in section.rows]
+    chosen = list(dict.fromkeys(urgent))[:SUGGESTIONS]
+    cases = await queries.get_cases(session, wiring.catalogue, case_ids=chosen, actor=actor)
+    following = {case_id: _next(case) for case_id, case in cases.items()}
     return [
-        replace(section, rows=[replace(each, next=found.get(each.row.case_id)) for each in section.rows])
+        Section(
+            section.title,
+            [Row(row, infos[row.case_id], following.get(row.case_id)) for row in section.rows],
+            section.more,
+            section.mine,
+        )
         for section in sections
     ]
 

@@ -311,6 +311,7 @@ LOOK_BACK = text(
     """
 )
 PROCESS_PAUSE = text("SELECT clock_timestamp(), (SELECT to_jsonb(pauses) FROM pauses WHERE key = :process)")
+PAUSES = text("SELECT key, to_jsonb(pauses) AS pause FROM pauses WHERE key = ANY(:keys)")
 # Of a case: what `Situation.etag` adds up.
 NUMBERS: ColumnElement[int] = literal_column(
     """

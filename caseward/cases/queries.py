@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,12 +13,13 @@ from uuid import UUID
 
 from sqlalchemy import and_, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from caseward.cases.commands import whole_situation
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, left_standing, reused, undoes
 from caseward.cases.operations import all_that_stands, effects_of
-from caseward.cases.pauses import NUMBERS, PROCESS_PAUSE, opening_views, paused_processes, process_key
+from caseward.cases.pauses import NUMBERS, PAUSES, opening_views, paused_processes, process_key
 from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
 from caseward.db.tables import Case, Effect, Entry, Message, Operation, ProposalAnswer, Subject
@@ -49,10 +50,11 @@ from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, Operat
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
-from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, PauseView, condition, effect_title
+from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, condition, effect_title
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
+FEW = 1000  # matches of a search that are sorted at once; more of them are so many that the newest cases hold a page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,28 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
         changed_at=case.changed_at,
     )
     return case_document(now, facts, actor, work.steps())
+
+
+async def get_cases(
+    session: AsyncSession, catalogue: Catalogue, *, case_ids: Collection[UUID], actor: Actor
+) -> dict[UUID, CaseDocument]:
+    """Several cases as `get_case` answers them, one by one, with what is a row of its own read for all of them at once.
+
+    Raises CaseNotFound.
+    """
+    await snapshot(session)
+    cases = list(await session.scalars(select(Case).where(Case.id.in_(case_ids))))
+    flying = [case.operation_id for case in cases if case.operation_id is not None]
+    revisions = [(case.id, case.subject_revision) for case in cases]
+    # The session finds them again by their keys for as long as somebody holds them.
+    held = [
+        *cases,
+        *await session.scalars(select(Operation).where(Operation.id.in_(flying))),
+        *await session.scalars(select(Subject).where(tuple_(Subject.case_id, Subject.revision).in_(revisions))),
+    ]
+    found = {each: await get_case(session, catalogue, case_id=each, actor=actor) for each in case_ids}
+    held.clear()
+    return found
 
 
 async def get_plan(
@@ -335,7 +359,7 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     visible = [name for name, process in catalogue.items() if process.visible_to(actor.roles)]
     query = select(Case).where(Case.process.in_(visible))
     exact = ("process", "state", "condition", "recovery_owner", "waiting_on", "business_key", "assignee")
-    paused = await paused_processes(session, visible)
+    paused = await _paused(session, catalogue)
     held = and_(Case.process.in_(paused), Case.paused.is_(None), ~and_(Case.final, Case.operation_id.is_(None)))
     # What a process's pause makes of its cases; none of their rows is touched when it begins or ends.
     instead = {"condition": "paused", "recovery_owner": OPERATOR, "waiting_on": None} if paused else {}
@@ -352,12 +376,20 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
         at_rest = and_(Case.deadline_at.is_not(None), Case.operation_id.is_(None))
         late = and_(at_rest, Case.deadline_at < func.now())
         query = query.where(late if wanted.overdue else or_(~at_rest, Case.deadline_at >= func.now()))
+    few = False
     if wanted.q:
-        query = query.where(_matches(wanted.q))
+        matching = _matches(wanted.q)
+        query = query.where(matching)
+        found = select(Case.id).where(matching).limit(FEW + 1)
+        few = (await session.scalar(select(func.count()).select_from(found.subquery())) or 0) <= FEW
     if wanted.cursor:
         changed_at, case_id = _decode(wanted.cursor)
         query = query.where(tuple_(Case.changed_at, Case.id) < (changed_at, case_id))
-    query = query.order_by(Case.changed_at.desc(), Case.id.desc()).limit(wanted.limit + 1)
+    # Found first and sorted then: the planner would rather go through all cases from the newest on until it has met
+    # enough of them, which takes it to the other end where they are old. OFFSET 0 has it plan the inside by itself.
+    kind = aliased(Case, query.offset(0).subquery()) if few else Case
+    query = select(kind) if few else query
+    query = query.order_by(kind.changed_at.desc(), kind.id.desc()).limit(wanted.limit + 1)
     rows = list(await session.scalars(query))
     following = None
     if len(rows) > wanted.limit:
@@ -370,6 +402,15 @@ async def list_cases(session: AsyncSession, catalogue: Catalogue, *, wanted: Cas
     return CaseList(cases=[_row(catalogue, case, paused.get(case.process)) for case in rows], next=following)
 
 
+async def _paused(session: AsyncSession, catalogue: Catalogue) -> Mapping[str, datetime]:
+    """The processes that are paused, and since when; within one snapshot that is asked once."""
+    if not session.info.get("snapshot"):
+        return await paused_processes(session, catalogue)
+    if "paused" not in session.info:
+        session.info["paused"] = await paused_processes(session, catalogue)
+    return session.info["paused"]
+
+
 async def list_conditions(
     session: AsyncSession, catalogue: Catalogue, *, rows: Sequence[CaseRow]
 ) -> dict[UUID, ConditionInfo]:
@@ -380,10 +421,9 @@ async def list_conditions(
     undoing = [row.case_id for row in operations.values() if undoes(catalogue[row.process], row)]
     wanted = or_(Effect.driven_by.in_(flying), and_(Effect.case_id.in_(undoing), Effect.standing))
     effects = list(await session.scalars(select(Effect).where(wanted))) if flying else []
-    held: dict[str, tuple[PauseView, ...]] = {}
-    for name in {case.process for case in cases}:
-        _, pause = (await session.execute(PROCESS_PAUSE, {"process": process_key(name)})).one()
-        held[name] = opening_views(pause)
+    keys = {name: process_key(name) for name in {case.process for case in cases}}
+    pauses = {row.key: row.pause for row in await session.execute(PAUSES, {"keys": list(keys.values())})}
+    held = {name: opening_views(pauses.get(key)) for name, key in keys.items()}
     found: dict[UUID, ConditionInfo] = {}
     for case in cases:
         work = LockedCase(
@@ -409,7 +449,9 @@ def _matches(q: str) -> Any:
     except ValueError:
         pass
     else:
-        conditions += [Case.id == wanted, Case.id.in_(select(Operation.case_id).where(Operation.id == wanted))]
+        # Not `IN`: what a subquery that gives one value finds is looked up in an index.
+        by_operation = select(Operation.case_id).where(Operation.id == wanted).scalar_subquery()
+        conditions += [Case.id == wanted, Case.id == by_operation]
     return or_(*conditions)
 
 

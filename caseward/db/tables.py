@@ -82,6 +82,16 @@ class Case(Base):
         ),
         Index("ix_cases_assignee", "assignee", "changed_at", "id", postgresql_where=text("assignee IS NOT NULL")),
         Index("ix_cases_proposals", "changed_at", "id", postgresql_where=text("proposals > 0")),
+        Index(
+            "ix_cases_recovery_owner",
+            "recovery_owner",
+            "changed_at",
+            "id",
+            postgresql_where=text("recovery_owner IS NOT NULL"),
+        ),
+        Index("ix_cases_waiting_on", "waiting_on", "changed_at", "id", postgresql_where=text("waiting_on IS NOT NULL")),
+        Index("ix_cases_state", "state", "changed_at", "id"),
+        Index("ix_cases_process", "process", "changed_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -110,11 +110,12 @@ async def current(client: Client) -> str | None:
     while True:
         try:
             found = await Versions(client, "nobody")._current()
-            return found and found.build_id
         except RPCError as fault:  # the server answers only so many such questions a second
             if fault.status is not RPCStatusCode.RESOURCE_EXHAUSTED:
                 raise
             await asyncio.sleep(0.5)
+        else:
+            return found and found.build_id
 
 
 async def started(client: Client) -> str:
@@ -150,7 +151,8 @@ class TestWhoIsCurrent:
         async with working(client, "five") as older:
             await Versions(client, "six").become_current()
             current = await older._current()
-            assert current and current.build_id == "six"
+            assert current is not None
+            assert current.build_id == "six"
             assert not await older._abandoned(current)
 
     async def test_where_nobody_is_somebody_becomes_it(self, temporal: WorkflowEnvironment):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.commands import whole_situation
@@ -47,7 +47,7 @@ from caseward.documents import (
 )
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
-from caseward.policy import Action, decide, undo_target
+from caseward.policy import Action, Decision, decide, decide_opening, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
 from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, PauseView, condition, effect_title
 
@@ -98,6 +98,15 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
         changed_at=case.changed_at,
     )
     return case_document(now, facts, actor, work.steps())
+
+
+async def openings(session: AsyncSession, catalogue: Catalogue, *, actor: Actor) -> dict[str, Decision]:
+    """By process: whether this actor may open a case of it now, as the command itself would decide."""
+    found: dict[str, Decision] = {}
+    for name, process in catalogue.items():
+        _, pause = (await session.execute(PROCESS_PAUSE, {"process": process_key(name)})).one()
+        found[name] = decide_opening(process, actor, opening_views(pause))
+    return found
 
 
 async def get_plan(
@@ -489,6 +498,23 @@ def _entry(row: Entry) -> EntryDocument:
         data=row.data,
         hash=row.hash.hex(),
     )
+
+
+_SIGN = text(
+    """
+    SELECT concat_ws(' ', (SELECT max(changed_at) FROM cases), (SELECT sum(number) FROM pauses),
+        (SELECT concat_ws(' ', count(*), max(id)) FROM outbox_messages WHERE parked),
+        date_trunc('minute', clock_timestamp()))
+    """
+)
+
+
+async def sign_of_work(session: AsyncSession) -> str:
+    """What is another once a case, a pause or a parked message is another: the ends of a few indexes.
+
+    And once a minute, for what only the clock changes, and for a change that was committed after a later one.
+    """
+    return await session.scalar(_SIGN) or ""
 
 
 async def parked_messages(session: AsyncSession, *, parked: bool, after: int = 0, limit: int = MAX_PAGE) -> MessageList:

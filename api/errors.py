@@ -14,7 +14,7 @@ CommandRefused                  the engine's own tree (caseward/errors.py)
     └── DatabaseNotMigrated     503
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
 
@@ -217,11 +217,14 @@ def accident(scope: Scope, fault: Exception) -> JSONResponse:
 
 def add_error_handlers(app: FastAPI) -> None:
     """Every error that FastAPI's routing can meet becomes a problem document."""
-    app.add_exception_handler(CommandRefused, _command_refused)
-    app.add_exception_handler(RequestValidationError, _input_invalid)
-    app.add_exception_handler(HTTPException, _foreign)
-    app.add_exception_handler(DBAPIError, _database_fault)
-    app.add_exception_handler(PoolExhausted, _database_fault)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+async def problem_of(request: Request, fault: Exception) -> JSONResponse:
+    """Whatever went wrong, as a problem document."""
+    handler = next((each for kind, each in _HANDLERS.items() if isinstance(fault, kind)), None)
+    return await handler(request, fault) if handler else accident(request.scope, fault)
 
 
 async def _command_refused(request: Request, fault: Exception) -> JSONResponse:
@@ -288,3 +291,12 @@ async def _database_fault(request: Request, fault: Exception) -> JSONResponse:
         detail = "A value is outside of what can be stored."
         return refusal(request.scope, InputInvalid(detail, errors=[{"field": "body", "message": detail}]))
     return accident(request.scope, fault)
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Coroutine[Any, Any, JSONResponse]]] = {
+    CommandRefused: _command_refused,
+    RequestValidationError: _input_invalid,
+    HTTPException: _foreign,
+    DBAPIError: _database_fault,
+    PoolExhausted: _database_fault,
+}

@@ -18,7 +18,7 @@ from caseward.trace import continue_trace
 
 MAX_BODY = 256 * 1024  # bytes; the largest subject with all its documents has a tenth of it
 GUARDED = "/v1"
-STREAMED = re.compile(r"/v1/cases/[^/]+/documents")  # read piece by piece, up to a limit of its own
+STREAMED = re.compile(r"/(?:v1|console)/cases/[^/]+/documents")  # read piece by piece, up to a limit of its own
 SIGNED = re.compile(r"/v1/partners/[^/]+/callbacks")  # partners have no tokens: the route checks their signature
 
 

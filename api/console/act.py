@@ -8,7 +8,7 @@ is made with it: a second click is the same command.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
 
 from fastapi import Query, Request, Response
@@ -198,7 +198,6 @@ async def _form_page(
     action, wrong = acting.action, errors or {}
     own = {"key": str(uuid4()), "etag": acting.case.etag, "seen": str(acting.seen), **(carried or {})}
     fields = acting.fields(acting.known if given is None else given, wrong)
-    named = {field.name.removesuffix(forms.JSON_SUFFIX) for field in flat(fields)}
     return page(
         request,
         "act.html",
@@ -212,15 +211,10 @@ async def _form_page(
         plan=plan,
         step_choices=_step_choices(acting) if action.name == "replay" else (),
         consequences=await acting.consequences(),
-        wrong=[message for name, message in wrong.items() if name not in named],
+        wrong=forms.elsewhere(wrong, fields),
         unknown=acting.unknown,
         **{"refused": None, **told},
     )
-
-
-def flat(fields: Sequence[forms.Field]) -> Sequence[forms.Field]:
-    """Every field, those within others too."""
-    return [each for field in fields for each in (field, *flat(field.fields))]
 
 
 def _of_step(acting: Acting) -> str:
@@ -274,7 +268,7 @@ async def act(
     given, errors = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
     try:
         if "more" in form:
-            _one_more(given, form["more"])
+            forms.one_more(given, form["more"])
             return await _form_page(request, acting, given=given, errors=errors, carried=carried)
         if errors:
             return await _wrong(request, acting, given, errors, carried)
@@ -326,21 +320,6 @@ async def _ordered(wiring: Wiring, acting: Acting, envelope: Envelope, given: fo
         )
 
 
-def _one_more(given: forms.Json, name: str) -> None:
-    """Another empty row in the list of this name. Raises FormWrong."""
-    below: Any = given
-    *way, last = name.split(".")
-    try:
-        for part in way:
-            if isinstance(below, list):
-                below = cast("list[Any]", below)[int(part)]
-            else:
-                below = cast("forms.Json", below).setdefault(part, {})
-        cast("forms.Json", below).setdefault(last, [None]).append(None)
-    except (AttributeError, IndexError, ValueError) as fault:
-        raise forms.FormWrong(name, forms.NO_FIELD) from fault
-
-
 def _to_outcome(accepted: Accepted) -> Response:
     """To the case, which shows what the server tells of the operation, while it goes on."""
     to = f"/console/cases/{accepted.case_id}?operation={accepted.operation_id}"
@@ -381,7 +360,7 @@ async def _moved(
     """The fresh page, with why it was refused, and with what changed since the form was opened."""
     shown = await read_page(wiring, actor, case_id)
     status = refused.http_status if isinstance(refused, ActionNotAllowed) else refused.status
-    told = await _told(wiring, actor, shown.case, form)
+    told = {**await _told(wiring, actor, shown.case, form), "typed": form.get("reason", "")}
     return case_page(request, shown, status=status, refused=refused, **told)
 
 
@@ -412,9 +391,11 @@ async def _answer_page(
     answering: Answering,
     answer: Answer,
     *,
+    given: forms.Json | None = None,
     errors: Mapping[str, str] | None = None,
     carried: Mapping[str, str] | None = None,
     status: int = 200,
+    **told: Any,
 ) -> Response:
     proposal, wrong = answering.proposal, errors or {}
     if proposal is None:  # it was answered, or it expired
@@ -441,9 +422,10 @@ async def _answer_page(
             if answer == "confirm"
             else NOTHING
         ),
-        fields=forms.Form(model.model_json_schema(), {}, wrong).fields(),
+        fields=forms.Form(model.model_json_schema(), given or {}, wrong).fields(),
         own=own,
         wrong=[message for name, message in wrong.items() if name != "reason"],
+        **{"refused": None, **told},
     )
 
 
@@ -497,11 +479,31 @@ async def give_answer(
             )
     except ValidationError as fault:
         errors = {each["field"]: each["message"] for each in field_errors(fault)}
-    except (ActionNotAllowed, VersionStale) as refused:
+    except VersionStale as refused:
+        return await _answer_once_more(request, wiring, envelope.actor, operation_id, answer, form, given, refused)
+    except ActionNotAllowed as refused:
         return await _moved(request, wiring, envelope.actor, answering.case.case_id, form, refused)
     else:
         return _to_outcome(accepted)
+    about: dict[str, Any] = {"given": given, "errors": errors, "carried": carried}
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return await _answer_page(
-        request, wiring, envelope.actor, answering, answer, errors=errors, carried=carried, status=status
-    )
+    return await _answer_page(request, wiring, envelope.actor, answering, answer, status=status, **about)
+
+
+async def _answer_once_more(
+    request: Request,
+    wiring: Wiring,
+    actor: Actor,
+    operation_id: UUID,
+    answer: Answer,
+    form: Mapping[str, str],
+    given: forms.Json,
+    refused: VersionStale,
+) -> Response:
+    """The form as a new one, with what was given and what changed; the case, where it can't be answered any more."""
+    answering = await _answering(wiring, actor, operation_id)
+    proposal = answering.proposal
+    if proposal is None or not (proposal.confirm if answer == "confirm" else proposal.decline).allowed:
+        return await _moved(request, wiring, actor, answering.case.case_id, form, refused)
+    told: dict[str, Any] = {"refused": refused, **await _told(wiring, actor, answering.case, form)}
+    return await _answer_page(request, wiring, actor, answering, answer, given=given, status=refused.status, **told)

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from api.console import forms
-from api.console.act import flat, happened, result_schema, unknown
+from api.console.act import happened, result_schema, unknown
 from api.console.consequences import Consequences, consequences
 from api.console.door import Form, KeyedForm, Operator, console_router
 from api.console.pages import page
@@ -191,7 +191,6 @@ async def _form_page(
 ) -> Response:
     action, wrong = ordering.action(override), errors or {}
     fields = ordering.fields(action, ordering.usual if given is None else given, wrong)
-    named = {field.name.removesuffix(forms.JSON_SUFFIX) for field in flat(fields)}
     return page(
         request,
         "bulk_order.html",
@@ -208,7 +207,7 @@ async def _form_page(
         consequences=await ordering.consequences(action),
         unknown=unknown(ordering.case, action),
         cause_words=cause_words,
-        wrong=[message for name, message in wrong.items() if name not in named],
+        wrong=forms.elsewhere(wrong, fields),
         default_rate=DEFAULT_RATE,
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from api.console.pages import page
 from api.console.sessions import Session, find_session
 from api.deps import AnyOf, Wired, Wiring
 from api.routes_cases import MAX_NUMBER
-from caseward.cases.documents import find_document, list_documents
+from caseward.cases.documents import list_documents
 from caseward.cases.export import evidence, file_name
 from caseward.cases.queries import (
     get_case,
@@ -35,6 +35,7 @@ from caseward.documents import (
     AttachedList,
     CaseDocument,
     EntryDocument,
+    KindDocument,
     OperationDocument,
     StepDocument,
 )
@@ -45,7 +46,8 @@ from caseward.situation import Actor, address_title
 router = console_router()
 
 ENTRIES = 60  # of the timeline on a page; older ones are a click away
-OPERATIONS = 20  # the same
+OPERATIONS = 20  # of the latest; all of them, up to a bound, are a click away
+MOST_OPERATIONS = 500
 LOOK_EVERY = timedelta(seconds=5)  # the net below the notices, and how soon a stream ends after its session
 VOICES = ("people", "operators", "partners", "machines")
 MAY_EXPORT = frozenset({SENIOR_OPERATOR, AUDITOR})
@@ -70,11 +72,14 @@ class CasePage:
     order: OperationDocument | None
     """What this person asked for last, on its way to an outcome."""
     operations: Sequence[OperationDocument]
+    more_operations: bool
     entries: Sequence[EntryDocument]
     documents: AttachedList | None
     actor: Actor
     show: str | None
     before: int | None
+    whole: bool
+    """All operations are shown, not only the latest."""
 
     @property
     def steps(self) -> Sequence[StepDocument]:
@@ -107,6 +112,10 @@ class CasePage:
         """States in which it has been, as its operations tell."""
         found = [state for each in self.operations for state in (each.from_state, each.case_state, each.to_state)]
         return frozenset(state for state in found if state)
+
+    def kind_of(self, name: str) -> KindDocument | None:
+        """A kind of document, while the process declares it."""
+        return next((each for each in self.documents.kinds if each.kind == name), None) if self.documents else None
 
     def title_of(self, operation: OperationDocument) -> str:
         """What people call it."""
@@ -145,6 +154,7 @@ async def read_page(
     order: UUID | None = None,
     show: str | None = None,
     before: int | None = None,
+    whole: bool = False,
 ) -> CasePage:
     """The page of a case, all of it at one instant. Raises CaseNotFound."""
     catalogue = wiring.catalogue
@@ -152,7 +162,8 @@ async def read_page(
     async with wiring.database.transaction() as session:
         case = await get_case(session, catalogue, **who)
         process = catalogue[case.process]
-        operations = await latest_operations(session, catalogue, limit=OPERATIONS, **who)
+        most = MOST_OPERATIONS if whole else OPERATIONS
+        operations = await latest_operations(session, catalogue, limit=most + 1, **who)
         known = {each.operation_id: each for each in operations}
         asked = known.get(order) if order else None
         if order and asked is None:
@@ -165,18 +176,20 @@ async def read_page(
             case=case,
             flight=flight,
             order=asked if asked and asked.case_id == case_id else None,
-            operations=operations,
+            operations=operations[:most],
+            more_operations=len(operations) > most,
             entries=await latest_entries(session, catalogue, before=before, limit=ENTRIES, **who),
             documents=await list_documents(session, catalogue, **who) if process.documents else None,
             actor=actor,
             show=show,
             before=before,
+            whole=whole,
         )
 
 
 def case_page(request: Request, shown: CasePage, *, status: int = 200, **context: Any) -> Response:
     """The page, with a refusal above it where there was one."""
-    said: Mapping[str, Any] = {"refused": None, **context}
+    said: Mapping[str, Any] = {"refused": None, "typed": "", **context}
     made = {"shown": shown, "case": shown.case, "act_href": act_href, "voice": voice, "voices": VOICES}
     may_export = bool(MAY_EXPORT & shown.actor.roles)
     return page(request, "case.html", status=status, **made, may_export=may_export, **said)
@@ -191,9 +204,11 @@ async def show_case(
     operation: UUID | None = None,
     show: Annotated[str | None, Query(pattern=f"^({'|'.join(VOICES)})$")] = None,
     before: Number | None = None,
+    operations: Literal["all"] | None = None,
 ) -> Response:
     """A case as this actor sees it."""
-    shown = await read_page(wiring, actor, case_id, order=operation, show=show, before=before)
+    whole = operations is not None
+    shown = await read_page(wiring, actor, case_id, order=operation, show=show, before=before, whole=whole)
     return case_page(request, shown)
 
 
@@ -248,17 +263,3 @@ async def export_evidence(wiring: Wired, actor: Operator, case_id: UUID) -> Resp
     parts = await evidence(wiring.database, wiring.catalogue, case_id=case_id, actor=actor)
     named = {"Content-Disposition": f'attachment; filename="{file_name(case_id)}"'}
     return StreamingResponse(parts, media_type="application/json", headers=named)
-
-
-@router.get("/console/cases/{case_id}/documents/{document_id}")
-async def download(wiring: Wired, actor: Operator, case_id: UUID, document_id: UUID) -> Response:
-    """A document, to be saved and never to be shown."""
-    async with wiring.database.transaction() as session:
-        found = await find_document(session, wiring.catalogue, case_id=case_id, document_id=document_id, actor=actor)
-    headers = {
-        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(found.name, safe='')}",
-        "Content-Length": str(found.size),
-        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-    }
-    pieces = await wiring.uploads.objects.stream(found.sha256)
-    return StreamingResponse(pieces, media_type=found.media_type, headers=headers)

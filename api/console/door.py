@@ -1,7 +1,8 @@
 """The door of the console: who is signed in, that what is sent comes from our own pages, and the headers of every page.
 
 It stands in the class of the routes, so that a page that forgets about it is closed instead of open. The cookie alone
-moves nothing: a POST must also come from this very origin and carry the token of the session.
+moves nothing: a POST must also come from this very origin and carry the token of the session, in a field of its form;
+in a header where a page's script sends a file as it is.
 
 ConsoleRefused
 ├── NotSignedIn                 401
@@ -30,7 +31,7 @@ from starlette.responses import RedirectResponse
 from api.console.pages import page
 from api.console.sessions import Session, find_session
 from api.deps import Wiring, get_wiring
-from api.errors import AWAY, DatabaseAway, RequestRefused
+from api.errors import AWAY, DatabaseAway, RequestRefused, problem_of
 from caseward.cases.commands import Envelope
 from caseward.cases.delegations import standing_in
 from caseward.errors import ActionNotAllowed, CommandRefused, IdempotencyKeyInvalid
@@ -43,6 +44,7 @@ MAX_FIELDS = 500  # of a form; the largest generated one has a tenth of it
 KEY = re.compile(r"[!-~]{1,200}")
 TAG = re.compile(r"\d{1,18}(?:\.\d{1,18})?")
 FORM = "application/x-www-form-urlencoded"
+CSRF = "X-CSRF-Token"
 # Nothing inline, nothing from elsewhere, no page of ours within another's.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -109,7 +111,14 @@ def public_router() -> APIRouter:
     return APIRouter(route_class=Guarded, include_in_schema=False, tags=[_PUBLIC])
 
 
-_PUBLIC = "public"
+def upload_router() -> APIRouter:
+    """A router for what a page's script sends as it is: the token comes in a header, no form is read, and whatever is
+    wrong is answered as the API answers it, for the script to tell.
+    """
+    return APIRouter(route_class=Guarded, include_in_schema=False, tags=[_UPLOAD])
+
+
+_PUBLIC, _UPLOAD = "public", "upload"
 
 
 class Guarded(APIRoute):
@@ -117,29 +126,34 @@ class Guarded(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """The route's own handler, with the door before it and the headers behind it."""
-        inner, public = super().get_route_handler(), _PUBLIC in self.tags
+        inner, public, upload = super().get_route_handler(), _PUBLIC in self.tags, _UPLOAD in self.tags
 
         async def handle(request: Request) -> Response:
             try:
                 request.state.session = None
-                await _enter(request, public=public)
+                await _enter(request, public=public, upload=upload)
                 response = await inner(request)
-            except NotSignedIn as refused:
-                response = _to_sign_in(request) if request.method in SAFE else refusal_page(request, refused)
-            except CommandRefused as refused:
-                response = refusal_page(request, refused)
-            except RequestValidationError:
-                response = refusal_page(request, HTTPException(HTTPStatus.NOT_FOUND))
-            except HTTPException as refused:
-                response = refusal_page(request, refused)
-            except (DBAPIError, PoolExhausted) as fault:
-                response = _database_fault(request, fault)
-            except Exception as fault:  # noqa: BLE001 - the last resort: logged in full, and no page without headers
-                response = _accident(request, fault)
+            except Exception as fault:  # noqa: BLE001 - the last resort too: logged in full, and no page without headers
+                response = await problem_of(request, fault) if upload else _page_of(request, fault)
             seal(response.headers)
             return response
 
         return handle
+
+
+def _page_of(request: Request, fault: Exception) -> Response:
+    """What went wrong, as a page."""
+    match fault:
+        case NotSignedIn() if request.method in SAFE:
+            return _to_sign_in(request)
+        case CommandRefused() | HTTPException():
+            return refusal_page(request, fault)
+        case RequestValidationError():
+            return refusal_page(request, HTTPException(HTTPStatus.NOT_FOUND))
+        case DBAPIError() | PoolExhausted():
+            return _database_fault(request, fault)
+        case _:
+            return _accident(request, fault)
 
 
 def seal(headers: MutableHeaders) -> None:
@@ -148,13 +162,13 @@ def seal(headers: MutableHeaders) -> None:
         headers.setdefault(name, value)
 
 
-async def _enter(request: Request, *, public: bool) -> None:
+async def _enter(request: Request, *, public: bool, upload: bool) -> None:
     """Find out who is there. Raises NotFromHere, FormMalformed, and NotSignedIn where it takes somebody."""
     form: dict[str, str] = {}
     if request.method not in SAFE:
         if not _from_here(request):
             raise NotFromHere
-        form = await _form(request)
+        form = {"csrf": request.headers.get(CSRF, "")} if upload else await _form(request)
     request.state.form = form
     key = request.cookies.get(COOKIE)
     if key is not None:

@@ -5,6 +5,7 @@ the same model that the API asks.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
@@ -17,7 +18,8 @@ Json = dict[str, Any]
 Kind = Literal["line", "text", "number", "choice", "date", "instant", "email", "json", "group", "rows", "fixed"]
 LONG = 200  # characters, beyond which a text is written on several lines
 JSON_SUFFIX = ":json"
-MOST_ROWS = 50  # of one list on a form; the longest declared list has twenty
+LETTER_WITHIN = re.compile(r"(?<=[a-z])[A-Z](?=[a-z])")
+MOST_ROWS = 50  # that can be asked for in one list of a form; the longest declared list has twenty
 NO_FIELD = "This is no field of the form."
 # Which kind of field a format of JSON Schema asks for.
 FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
@@ -94,7 +96,7 @@ class Form:
         declared = self._resolved(schema)
         about: Json = {
             "name": name,
-            "title": schema.get("title") or declared.get("title") or name.rpartition(".")[2],
+            "title": schema.get("title") or spoken(declared.get("title") or name.rpartition(".")[2]),
             "required": required,
             "optional": not needed,
             "help": schema.get("description") or declared.get("description", "")
@@ -125,7 +127,7 @@ class Form:
                 )
                 for number, row in enumerate([*rows, *[None] * (shown - len(rows))])
             ]
-            return Field(kind="rows", fields=tuple(made[:MOST_ROWS]), **about)
+            return Field(kind="rows", fields=tuple(made), **about)
         return self._single(declared, given, about)
 
     def _single(self, declared: Json, given: Any, about: Json) -> Field:
@@ -165,6 +167,11 @@ class Form:
                 return schema
 
 
+def spoken(name: str) -> str:
+    """The name of a type as people would write it: `BankAccount` is a bank account."""
+    return LETTER_WITHIN.sub(lambda found: f" {found[0].lower()}", name)
+
+
 def _limit(declared: Json, name: str) -> str | None:
     return str(declared[name]) if name in declared else None
 
@@ -181,7 +188,7 @@ def checked(model: type[BaseModel], given: Json) -> Any:
 
 
 class FormWrong(Exception):
-    """A field is none of the form's."""
+    """A field is none of the form's, or can't have what was asked for."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(message)
@@ -233,3 +240,30 @@ def _listed(value: Any) -> Any:
     if members and all(name.isdecimal() for name in members):
         return [members[name] for name in sorted(members, key=int)]
     return members
+
+
+def one_more(given: Json, name: str) -> None:
+    """Another empty row in the list of this name. Raises FormWrong."""
+    below: Any = given
+    *way, last = name.split(".")
+    try:
+        for part in way:
+            if isinstance(below, list):
+                below = cast("list[Any]", below)[int(part)]
+            else:
+                below = cast("Json", below).setdefault(part, {})
+        rows = cast("Json", below).setdefault(last, [None])
+        if len(rows) >= MOST_ROWS:
+            raise FormWrong(name, f"A list of a form has {MOST_ROWS} rows at most; the API takes longer ones.")
+        rows.append(None)
+    except (AttributeError, IndexError, TypeError, ValueError) as fault:
+        raise FormWrong(name, NO_FIELD) from fault
+
+
+def elsewhere(wrong: Mapping[str, str], fields: Sequence[Field]) -> Sequence[str]:
+    """What is wrong beside none of these fields."""
+    return [message for name, message in wrong.items() if name not in _names(fields)]
+
+
+def _names(fields: Sequence[Field]) -> frozenset[str]:
+    return frozenset(name for field in fields for name in (field.name.removesuffix(JSON_SUFFIX), *_names(field.fields)))

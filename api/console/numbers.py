@@ -18,12 +18,12 @@ PLACE = Place("Numbers", "/console/numbers")
 PERIODS = ((1, "a day"), (7, "a week"), (30, "a month"))
 
 
-async def numbers_of(wiring: Wired, *, days: int, process: str | None = None) -> Numbers:
+async def numbers_of(wiring: Wired, *, days: int, process: str | None = None, visits: bool = True) -> Numbers:
     """As the API answers them. Raises ProcessNotFound."""
     if process is not None and process not in wiring.catalogue:
         raise ProcessNotFound
     async with wiring.database.transaction() as session:
-        return await get_numbers(session, wiring.catalogue, days=days, process=process)
+        return await get_numbers(session, wiring.catalogue, days=days, process=process, visits=visits)
 
 
 @router.get("/console/numbers")

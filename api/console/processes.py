@@ -9,9 +9,10 @@ from api.console.numbers import PERIODS, numbers_of
 from api.console.pages import age, page
 from api.console.plots import WORDS
 from api.declarations import process_document
-from api.deps import READS_NUMBERS, Wired
+from api.deps import READS_NUMBERS, Wired, Wiring
 from api.errors import ProcessNotFound
 from api.routes_numbers import Days
+from caseward.cases.queries import openings
 from caseward.diagram import diagram
 from caseward.documents import ProcessNumbers
 from caseward.process import Process
@@ -23,22 +24,28 @@ PLACE = Place("Processes", "/console/processes")
 @router.get("/console/processes")
 async def processes(request: Request, wiring: Wired, actor: Operator) -> Response:
     """Every process; with numbers for those who may see them."""
-    numbers = await numbers_of(wiring, days=1) if READS_NUMBERS.lets(actor) else None
-    return page(request, "processes.html", processes=wiring.catalogue.values(), numbers=numbers, **WORDS)
+    numbers = await numbers_of(wiring, days=1, visits=False) if READS_NUMBERS.lets(actor) else None
+    async with wiring.database.transaction() as session:
+        opens = await openings(session, wiring.catalogue, actor=actor)
+    shown = {"processes": wiring.catalogue.values(), "opens": opens, "numbers": numbers}
+    return page(request, "processes.html", **shown, **WORDS)
 
 
 @router.get("/console/processes/{name}")
 async def process(request: Request, wiring: Wired, actor: Operator, name: str, days: Days = 7) -> Response:
     """One of them. Raises ProcessNotFound."""
-    declared = wiring.catalogue.get(name.replace("-", "_"))
-    if declared is None:
-        raise ProcessNotFound
+    declared = find_process(wiring, name)
     numbers = await numbers_of(wiring, days=days, process=declared.name) if READS_NUMBERS.lets(actor) else None
     told = numbers.processes[0] if numbers else None
+    async with wiring.database.transaction() as session:
+        opens = (await openings(session, wiring.catalogue, actor=actor))[declared.name]
     return page(
         request,
         "process.html",
         process=process_document(declared),
+        opening=declared.opening,
+        opens_at=f"/console/processes/{declared.path}/open",
+        opens=opens,
         drawing=picture(declared, told),
         numbers=numbers,
         told=told,
@@ -46,6 +53,14 @@ async def process(request: Request, wiring: Wired, actor: Operator, name: str, d
         periods=PERIODS,
         **WORDS,
     )
+
+
+def find_process(wiring: Wiring, name: str) -> Process:
+    """The declaration of this name, however it is spelt. Raises ProcessNotFound."""
+    declared = wiring.catalogue.get(name.replace("-", "_"))
+    if declared is None:
+        raise ProcessNotFound
+    return declared
 
 
 def picture(process: Process, told: ProcessNumbers | None) -> Markup:

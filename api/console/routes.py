@@ -7,13 +7,30 @@ from fastapi import APIRouter, FastAPI, Response
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
-from api.console import Console, Place, act, bulk, bulk_order, case, numbers, processes, sign_in, work
+from api.console import (
+    Console,
+    Place,
+    act,
+    bulk,
+    bulk_order,
+    case,
+    documents,
+    numbers,
+    opening,
+    processes,
+    sign_in,
+    views,
+    work,
+)
 from api.console.door import console_router, public_router
 from api.console.pages import FILES
 from api.tokens import Verifier
 
 # Every page, in the order of the navigation; what is named like a run stands before the runs.
-PAGES: tuple[ModuleType, ...] = (work, case, act, bulk_order, bulk, processes, numbers)
+PAGES: tuple[ModuleType, ...] = (
+    *(work, views, case, documents, act),
+    *(bulk_order, bulk, processes, opening, numbers),
+)
 A_YEAR = 365 * 24 * 3600  # seconds: another content has another address
 
 
@@ -25,7 +42,13 @@ def add_console(app: FastAPI, console: Console, verifier: Verifier) -> None:
     for path in ("/", "/console", "/console/"):
         public.get(path)(home)
     public.get("/console/static/{name:path}")(static_file)
-    routers: list[APIRouter] = [public, sign_in.public, sign_in.router, *(module.router for module in PAGES)]
+    routers: list[APIRouter] = [
+        public,
+        sign_in.public,
+        sign_in.router,
+        documents.uploads,
+        *(module.router for module in PAGES),
+    ]
     rest = console_router()
     rest.get("/console/{rest:path}")(nothing)
     for router in (*routers, rest):

@@ -1,21 +1,23 @@
 """Work: what needs a person now, why, since when, and the next action at hand."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from fastapi import Path, Query, Request, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.responses import RedirectResponse
 
 from api.console import Place
 from api.console.case import act_href
-from api.console.door import Operator, console_router
+from api.console.door import Operator, SignedIn, console_router
 from api.console.pages import page
+from api.console.saved import saved_views
 from api.deps import READS_BULK, AnyOf, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
@@ -27,6 +29,8 @@ from caseward.situation import Actor, ConditionName
 router = console_router()
 PLACE = Place("Work", "/console/work")
 
+SAVE_AT = "/console/views"
+KNOWN = "X-Known"  # the sign of what an open page shows
 SOME, A_PAGE = 6, 25  # cases of each section at a glance, and of one list
 # For so many of a page it is looked up what this actor may do; that is dear, and whoever sees more filters or clicks.
 SUGGESTIONS = 10
@@ -74,6 +78,20 @@ class Filter(BaseModel):
 
 
 @dataclass(frozen=True)
+class View:
+    """A filter of one's own."""
+
+    name: str
+    wanted: Filter | None
+    """None where what was saved is no filter any more: a later version may know others."""
+
+    @property
+    def href(self) -> str | None:
+        """Its address."""
+        return address(self.wanted) if self.wanted else None
+
+
+@dataclass(frozen=True)
 class Row:
     """A case in the list, with what is happening to it in words."""
 
@@ -112,15 +130,27 @@ class Section:
 
 
 @router.get("/console/work")
-async def work(request: Request, wiring: Wired, actor: Operator, wanted: Annotated[Filter, Query()]) -> Response:
-    """What needs this actor, or anybody; with a filter, one list of it."""
+async def work(
+    request: Request, wiring: Wired, signed_in: SignedIn, actor: Operator, wanted: Annotated[Filter, Query()]
+) -> Response:
+    """What needs this actor, or anybody; with a filter, one list of it. A page that is up to date hears just that."""
+    async with wiring.database.transaction() as session:
+        sign = _digest(await queries.sign_of_work(session), actor)
+        if request.headers.get(KNOWN) == sign:
+            return Response(status_code=HTTPStatus.NO_CONTENT)
+        own = await own_views(session, signed_in.actor)
+        opens = await queries.openings(session, wiring.catalogue, actor=actor)
     shown: dict[str, Any] = {
         "actor": actor,
         "act_href": act_href,
         "wanted": wanted,
         "views": _views(actor),
+        "save_at": SAVE_AT,
         "choices": _choices(wiring),
         "in_bulk": READS_BULK.lets(actor),
+        "sign": sign,
+        "own": [view for view in own if view.wanted],
+        "opens": [process for name, process in wiring.catalogue.items() if opens[name].allowed],
     }
     if wanted.named:
         async with wiring.database.transaction() as session:
@@ -210,6 +240,29 @@ def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter, bool]
         ("Being taken back", Filter(condition="undoing"), False),
         ("Paused", Filter(condition="paused"), False),
     ]
+
+
+def _digest(sign: str, actor: Actor) -> str:
+    """The sign as this actor's page has it: what it shows depends on their roles too."""
+    return hashlib.sha256("\0".join([sign, actor.id, *sorted(actor.roles)]).encode()).hexdigest()
+
+
+def address(wanted: Filter) -> str:
+    """Where this filter is applied."""
+    return f"/console/work?{urlencode(wanted.named)}"
+
+
+async def own_views(session: AsyncSession, actor: Actor) -> Sequence[View]:
+    """What this actor has saved, by name."""
+    return [View(each.name, _still_a_filter(each.filter)) for each in await saved_views(session, actor.id)]
+
+
+def _still_a_filter(saved: Mapping[str, Any]) -> Filter | None:
+    try:
+        wanted = Filter.model_validate(saved)
+    except ValidationError:
+        return None
+    return wanted if wanted.named else None
 
 
 def _views(actor: Actor) -> list[tuple[str, str]]:

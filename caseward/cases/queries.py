@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import and_, func, or_, select, tuple_
+from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -48,9 +48,9 @@ from caseward.documents import (
 )
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
-from caseward.policy import Action, decide, undo_target
+from caseward.policy import Action, Decision, decide, decide_opening, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
-from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, condition, effect_title
+from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, PauseView, condition, effect_title
 
 PAGE = 50  # cases or entries a page, unless asked otherwise
 MAX_PAGE = 200
@@ -122,6 +122,19 @@ async def get_cases(
     found = {each: await get_case(session, catalogue, case_id=each, actor=actor) for each in case_ids}
     held.clear()
     return found
+
+
+async def openings(session: AsyncSession, catalogue: Catalogue, *, actor: Actor) -> dict[str, Decision]:
+    """By process: whether this actor may open a case of it now, as the command itself would decide."""
+    held = await _process_pauses(session, catalogue)
+    return {name: decide_opening(process, actor, held[name]) for name, process in catalogue.items()}
+
+
+async def _process_pauses(session: AsyncSession, names: Iterable[str]) -> dict[str, tuple[PauseView, ...]]:
+    """By process: its own pause, where there is one."""
+    keys = {name: process_key(name) for name in names}
+    pauses = {row.key: row.pause for row in await session.execute(PAUSES, {"keys": list(keys.values())})}
+    return {name: opening_views(pauses.get(key)) for name, key in keys.items()}
 
 
 async def get_plan(
@@ -421,9 +434,7 @@ async def list_conditions(
     undoing = [row.case_id for row in operations.values() if undoes(catalogue[row.process], row)]
     wanted = or_(Effect.driven_by.in_(flying), and_(Effect.case_id.in_(undoing), Effect.standing))
     effects = list(await session.scalars(select(Effect).where(wanted))) if flying else []
-    keys = {name: process_key(name) for name in {case.process for case in cases}}
-    pauses = {row.key: row.pause for row in await session.execute(PAUSES, {"keys": list(keys.values())})}
-    held = {name: opening_views(pauses.get(key)) for name, key in keys.items()}
+    held = await _process_pauses(session, {case.process for case in cases})
     found: dict[UUID, ConditionInfo] = {}
     for case in cases:
         work = LockedCase(
@@ -531,6 +542,23 @@ def _entry(row: Entry) -> EntryDocument:
         data=row.data,
         hash=row.hash.hex(),
     )
+
+
+_SIGN = text(
+    """
+    SELECT concat_ws(' ', (SELECT max(changed_at) FROM cases), (SELECT sum(number) FROM pauses),
+        (SELECT concat_ws(' ', count(*), max(id)) FROM outbox_messages WHERE parked),
+        date_trunc('minute', clock_timestamp()))
+    """
+)
+
+
+async def sign_of_work(session: AsyncSession) -> str:
+    """What is another once a case, a pause or a parked message is another: the ends of a few indexes.
+
+    And once a minute, for what only the clock changes, and for a change that was committed after a later one.
+    """
+    return await session.scalar(_SIGN) or ""
 
 
 async def parked_messages(session: AsyncSession, *, parked: bool, after: int = 0, limit: int = MAX_PAGE) -> MessageList:

@@ -601,3 +601,15 @@ class SignIn(Base):
     created_at: Mapped[datetime]
     seen_at: Mapped[datetime]
     expires_at: Mapped[datetime]
+
+
+class SavedView(Base):
+    """A filter of the work that somebody saved under a name of their own."""
+
+    __tablename__ = "saved_views"
+
+    actor_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    filter: Mapped[JSON]
+    """As it stands in an address; whoever reads it checks whether it still is a filter."""
+    saved_at: Mapped[datetime]

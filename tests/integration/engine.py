@@ -693,7 +693,7 @@ class Handle:
         return await dump(self.desk.database, self.id)
 
 
-NO_CASES_OWN = frozenset({"pauses", "pause_changes", "bulk_runs", "delegations", "known", "sessions"})
+NO_CASES_OWN = frozenset({"pauses", "pause_changes", "bulk_runs", "delegations", "known", "sessions", "saved_views"})
 
 
 async def dump(database: Database, case_id: UUID | None = None) -> dict[str, list[str]]:

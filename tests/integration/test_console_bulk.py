@@ -12,9 +12,9 @@ from caseward.cases.bulk import DEFAULT_RATE
 from caseward.process import Confirmation
 from processes.vendor_onboarding import LEAD, VENDOR_ONBOARDING
 from tests.integration.browser import Browser
+from tests.integration.forms import form_at, forms_of
 from tests.integration.office import CATALOGUE, Office
 from tests.integration.test_api_bulk import blocked, nobody_elses_runs  # noqa: F401 - the fixture holds here too
-from tests.integration.test_console_pages import form_at, forms_of
 
 GROUPS = "/console/bulk?process=vendor-onboarding"
 REASON = {"reason": "The bank mended it"}

@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator
 from html import unescape
-from html.parser import HTMLParser
 from uuid import uuid4
 
 import pytest
@@ -13,46 +12,12 @@ from caseward.process import Confirmation
 from caseward.situation import Actor
 from processes.vendor_onboarding import LEAD, VENDOR_ONBOARDING
 from tests.integration.browser import Browser
+from tests.integration.forms import FormReader, form_at, forms_of
 from tests.integration.office import CATALOGUE, VENDOR, Office
 
 MARKUP = "<img src=x onerror=alert(1)> & \"quoted\" 'too' <script>alert(2)</script>"
 BY_A_LEAD = Confirmation(by=1, roles=frozenset({LEAD}))
 OFFERED = re.compile(r'href="(/console/cases/[^"]+)" data-action="(\w+)"')
-
-
-class FormReader(HTMLParser):
-    """The fields of the forms of a page, each form by where it is sent."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.forms: dict[str, dict[str, str]] = {}
-        self.current: dict[str, str] | None = None
-        self.required: set[str] = set()
-        self.area: str | None = None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        named = dict(attrs)
-        if tag == "form" and named.get("method") == "post":
-            self.current = self.forms.setdefault(named["action"], {})
-        elif self.current is not None and named.get("name") and tag in {"input", "textarea", "select"}:
-            self.current[named["name"]] = named.get("value") or ""
-            self.required |= {named["name"]} if "required" in named else set()
-            self.area = named["name"] if tag == "textarea" else None
-
-    def handle_endtag(self, tag):
-        if tag == "form":
-            self.current = None
-        if tag == "textarea":
-            self.area = None
-
-    def handle_data(self, data):
-        if self.current is not None and self.area:
-            self.current[self.area] += data.removeprefix("\n")
-
-
-def forms_of(text: str) -> dict[str, dict[str, str]]:
-    return FormReader(text).forms
 
 
 @pytest.fixture
@@ -68,13 +33,6 @@ async def reviewer(office: Office) -> AsyncIterator[Browser]:
     await browser.sign_in("demo-vendor-reviewer")
     yield browser
     await browser.http.aclose()
-
-
-async def form_at(browser: Browser, href: str) -> tuple[str, dict[str, str]]:
-    shown = await browser.get(unescape(href))
-    assert shown.status_code == 200, shown.text
-    ((action, fields),) = [each for each in forms_of(shown.text).items() if each[0] != "/console/sign-out"]
-    return action, fields
 
 
 async def offered(browser: Browser, case: dict) -> dict[str, str]:
@@ -276,6 +234,43 @@ class TestActing:
         assert f"{approved.json()['operation_id']}:create_in_erp" in shown
         assert "Everything stops, and what was done is taken back." in shown
 
+    @pytest.mark.parametrize("answer", ["confirm", "decline"])
+    async def test_an_answer_that_is_stale_comes_back_with_what_was_typed(
+        self, office: Office, browser: Browser, answer
+    ):
+        proposal = await office.proposal()
+        case = {"case_id": proposal["case_id"], "process": proposal["process"]}
+        await browser.sign_in("demo-vendor-lead")
+        action, fields = await form_at(browser, f"/console/operations/{proposal['operation_id']}/{answer}")
+        for override in ("pause", "resume"):
+            assert (await office.operator.override(case, override)).status_code == 200
+        refused = await browser.post(action, {**fields, "reason": MARKUP})
+        assert refused.status_code == 412
+        told = re.search(r'id="refused">(.*?)</section>', refused.text, re.DOTALL)[1]
+        assert "operator-1" in told
+        again = forms_of(refused.text)[action]
+        assert again["reason"] == MARKUP
+        assert all(again[name] != fields[name] for name in ("key", "etag", "seen"))
+        assert (await browser.post(action, again)).status_code == 303
+
+    async def test_an_answer_that_nobody_asks_for_any_more_is_not_lost_either(self, office: Office, browser: Browser):
+        proposal = await office.proposal()
+        await browser.sign_in("demo-vendor-lead")
+        action, fields = await form_at(browser, f"/console/operations/{proposal['operation_id']}/decline")
+        declined = await office.lead.command(
+            f"/v1/operations/{proposal['operation_id']}/decline", {"reason": "Not this slip"}
+        )
+        assert declined.status_code == 200, declined.text
+        refused = await browser.post(action, {**fields, "reason": "It is of another vendor"})
+        assert (refused.status_code, "<q>It is of another vendor</q>" in refused.text) in {(412, True), (409, True)}
+
+    async def test_a_wrong_answer_keeps_what_was_typed(self, office: Office, browser: Browser):
+        proposal = await office.proposal()
+        await browser.sign_in("demo-vendor-lead")
+        action, fields = await form_at(browser, f"/console/operations/{proposal['operation_id']}/confirm")
+        refused = await browser.post(action, {**fields, "reason": "x" * 2001})
+        assert (refused.status_code, forms_of(refused.text)[action]["reason"]) == (422, "x" * 2001)
+
     async def test_nested_input_with_lists_goes_there_and_back(self, office: Office, browser: Browser):
         await browser.sign_in("demo-vendor-requester")
         case = await changes_requested(office)
@@ -410,6 +405,19 @@ class TestSeeing:
         assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
         assert (await browser.get(f"{page}?show=nobody")).status_code == 404
 
+    async def test_more_operations_than_are_shown_are_a_click_away(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.draft()
+        for _ in range(10):
+            for override in ("pause", "resume"):
+                assert (await office.operator.override(case, override)).status_code == 200
+        page = f"/console/cases/{case['case_id']}"
+        latest = (await browser.get(page)).text
+        assert latest.count('<details id="operation-') == 20
+        link = unescape(re.search(r'These are the latest 20. <a href="([^"#]+)', latest)[1])
+        every = (await browser.get(link)).text
+        assert (every.count('<details id="operation-'), "These are the latest" in every) == (21, False)
+
     async def test_the_stream_tells_of_another_version_and_ends_with_the_session(
         self, office: Office, browser: Browser
     ):
@@ -456,6 +464,24 @@ class TestWork:
             documents = [await queries.get_case(session, CATALOGUE, case_id=row.case_id, actor=actor) for row in rows]
         assert {each.case_id: each.condition_info for each in documents} == told
         assert {row.condition for row in rows} >= ({"paused"} if paused else {"blocked", "waiting"})
+
+    async def test_a_page_that_is_up_to_date_hears_just_that(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await blocked(office)
+
+        async def fetched() -> tuple[str, int]:
+            """What an open page shows, and what it hears when it asks again."""
+            sign = re.search(r'"X-Known": "([0-9a-f]{64})"', (await browser.get("/console/work")).text)[1]
+            return sign, (await browser.get("/console/work", **{"HX-Request": "true", "X-Known": sign})).status_code
+
+        signs = [await fetched() for _ in range(3)]  # a minute may end between two of them
+        assert (signs[-1][1], 204 in {status for _, status in signs}) in {(204, True), (200, True)}
+        assert (await office.operator.override(case, "pause")).status_code == 200
+        changed = await browser.get("/console/work", **{"HX-Request": "true", "X-Known": signs[-1][0]})
+        assert (changed.status_code, case["case_id"] in changed.text) == (200, True)
+        await browser.sign_in("demo-auditor")
+        other = await browser.get("/console/work", **{"HX-Request": "true", "X-Known": signs[-1][0]})
+        assert other.status_code == 200
 
     async def test_one_search_leads_to_the_case(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")

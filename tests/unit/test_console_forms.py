@@ -1,7 +1,8 @@
 """Forms made from schemas: what comes back from them is what the API would take."""
 
-from api.console.act import _one_more
-from api.console.forms import Form, Json, decoded
+import pytest
+
+from api.console.forms import MOST_ROWS, Form, FormWrong, Json, decoded, one_more, spoken
 
 TAGS: Json = {
     "type": "object",
@@ -12,15 +13,31 @@ TAGS: Json = {
 class TestRows:
     def test_one_more_of_plain_values_is_empty(self):
         given: Json = {"tags": ["a"]}
-        _one_more(given, "tags")
+        one_more(given, "tags")
         (tags,) = Form(TAGS, given, {}).fields()
         assert [row.value for row in tags.fields] == ["a", ""]
 
     def test_the_first_row_of_a_list_of_which_nothing_was_given_is_there_already(self):
         given: Json = {}
-        _one_more(given, "tags")
+        one_more(given, "tags")
         (tags,) = Form(TAGS, given, {}).fields()
         assert [row.value for row in tags.fields] == ["", ""]
+
+    def test_there_is_an_end_to_it_and_nothing_is_cut(self):
+        given: Json = {"tags": [str(number) for number in range(MOST_ROWS)]}
+        with pytest.raises(FormWrong, match="50 rows at most"):
+            one_more(given, "tags")
+        given["tags"] += ["more", "by the API"]
+        (tags,) = Form(TAGS, given, {}).fields()
+        assert len(tags.fields) == MOST_ROWS + 2
+
+
+class TestTitles:
+    @pytest.mark.parametrize(
+        ("name", "title"), [("BankAccount", "Bank account"), ("IBAN", "IBAN"), ("reason", "reason")]
+    )
+    def test_names_of_types_are_written_as_people_would(self, name: str, title: str):
+        assert spoken(name) == title
 
 
 class TestDecoding:

@@ -36,6 +36,16 @@ document.addEventListener("htmx:before:swap", (event) => {
   if (status && status !== 200) event.preventDefault();
 });
 
+// What fetches itself every few seconds rests while nobody sees it, and looks at once when somebody does.
+const BY_ITSELF = "[hx-trigger^=every]";
+document.addEventListener("htmx:config:request", (event) => {
+  if (document.hidden && event.target.matches(BY_ITSELF)) event.preventDefault();
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  for (const each of document.querySelectorAll(BY_ITSELF)) htmx.trigger(each, "every");
+});
+
 function whatIsOpen(extensions) {
   extensions.registerExtension("keep-open", {
     // The server does not know which details somebody opened.

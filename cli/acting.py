@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -327,6 +328,14 @@ async def send(
     client: "Client", href: str, body: Json, *, key: str | None, wait: int = 0, etag: str | None = None
 ) -> Json:
     """A command; where its answer gets lost, the same one again. Raises Refused."""
+    given = {name: value for name, value in body.items() if value is not None}
+    tag = None if etag is None else f'"{etag}"'
+    patience = min(wait, LONGEST_PREFERENCE)
+    return await until_answered(lambda key: client.post(href, given, key=key, wait=patience, if_match=tag), key)
+
+
+async def until_answered(command: Callable[[str], Awaitable[Json]], key: str | None) -> Json:
+    """The answer to what is sent under the key, this one or one of our own, however often it takes. Raises Refused."""
     import asyncio  # noqa: PLC0415
 
     import httpx2  # noqa: PLC0415
@@ -334,11 +343,9 @@ async def send(
     from cli.client import Refused  # noqa: PLC0415
 
     key = key or str(uuid4())
-    given = {name: value for name, value in body.items() if value is not None}
-    tag = None if etag is None else f'"{etag}"'
     for number in range(1, TRIES + 1):
         try:
-            return await client.post(href, given, key=key, wait=min(wait, LONGEST_PREFERENCE), if_match=tag)
+            return await command(key)
         except (httpx2.TransportError, Refused) as fault:
             lost = not isinstance(fault, Refused) or fault.status >= 500  # noqa: PLR2004 - theirs, not ours
             if not lost:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.acting import Key, until_answered
 from cli.asking import AsJson, CaseRef, Json, address, ask, fail, find_case, pages
 from cli.exits import AWAY, MISUSED, NOT_FOUND, UNFINISHED
 from cli.show import age, complain, document, due, lines, moment, table, who, whole, words
@@ -219,6 +220,32 @@ def documents(reference: CaseRef, *, as_json: AsJson = False) -> None:
 async def _documents(client: "Client", reference: str) -> Json:
     now = await find_case(client, reference)
     return await client.get(f"/v1/cases/{now['case_id']}/documents")
+
+
+@case.command()
+def upload(
+    reference: CaseRef,
+    file: Annotated[Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)],
+    *,
+    kind: Annotated[str, typer.Option(help="One of the kinds that the process takes, such as evidence.")],
+    name: Annotated[str | None, typer.Option(help="What it is to be called; the file's own name if left out.")] = None,
+    replaces: Annotated[str | None, typer.Option(help="The document in whose place it counts.")] = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a document to a case. It is looked at in the course of a transition."""
+
+    async def add(client: "Client") -> None:
+        now, content = await find_case(client, reference), file.read_bytes()
+        added = await until_answered(
+            lambda key: client.upload(now, kind, name or file.name, content, replaces=replaces, key=key), key
+        )
+        if as_json:
+            document(added)
+            return
+        lines(f"{added['name']}: document {added['document_id']}, {added['size']} bytes, {words(added['state'])}")
+
+    ask(add, as_json=as_json)
 
 
 @case.command()

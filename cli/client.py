@@ -76,9 +76,11 @@ class Client:
             headers["If-Match"] = if_match
         return read(await self._http.post(href, json=body, headers=headers))
 
-    async def upload(self, case: Json, kind: str, name: str, content: bytes, *, replaces: str | None = None) -> Json:
-        """Add a document to a case; answers its document. Raises Refused."""
-        headers = {"Idempotency-Key": str(uuid4())}
+    async def upload(
+        self, case: Json, kind: str, name: str, content: bytes, *, replaces: str | None = None, key: str | None = None
+    ) -> Json:
+        """Add a document to a case; answers its document. The same `key` again is the same command. Raises Refused."""
+        headers = {"Idempotency-Key": key or str(uuid4())}
         href, parameters = f"/v1/cases/{case['case_id']}/documents", {"kind": kind, "name": name}
         if replaces is not None:
             parameters["replaces"] = replaces

@@ -252,14 +252,22 @@ async def test_claims_are_taken_and_given_back(office: Office):
     assert (await clerk.run("unclaim", key)).exit_code == 0
 
 
-async def test_documents_are_listed_and_taken_away(office: Office, tmp_path, monkeypatch):
+async def test_documents_are_added_listed_and_taken_away(office: Office, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    clerk, key = Terminal(office, "clerk-7", "parcel_clerk"), new_key()
-    opened = json.loads((await clerk.run("open", "parcel-return", key, "--input", "number=7", "--json")).stdout)
-    http = office.person("clerk-7", "parcel_clerk").http
-    path = f"/v1/cases/{opened['case_id']}/documents?kind=receipt&name=receipt.pdf"
-    added = (await http.post(path, content=pdf(), headers={"Idempotency-Key": new_key()})).json()
+    clerk, key, once = Terminal(office, "clerk-7", "parcel_clerk"), new_key(), new_key()
+    assert (await clerk.run("open", "parcel-return", key, "--input", "number=7")).exit_code == 0
+    scan = tmp_path / "scan.pdf"
+    scan.write_bytes(pdf())
+    adding = ("case", "upload", key, str(scan), "--kind", "receipt", "--name", "receipt.pdf", "--key", once)
+    added = json.loads((await clerk.run(*adding, "--json")).stdout)
+    again = await clerk.run(*adding)  # as after an answer that got lost
+    assert f"receipt.pdf: document {added['document_id']}, {len(pdf())} bytes, uploaded" in again.stdout
+    scan.write_text("not what the process takes")
+    refused = await clerk.run("case", "upload", key, str(scan), "--kind", "receipt")
+    assert (refused.exit_code, "document_type_refused" in refused.output) == (2, True), refused.output
+    assert (await clerk.run("case", "upload", key, str(tmp_path / "none.pdf"), "--kind", "receipt")).exit_code == 2
     listed = await clerk.run("case", "documents", key)
+    assert listed.stdout.count("receipt.pdf") == 1
     assert added["document_id"] in listed.stdout
     assert (await clerk.run("case", "download", key, added["document_id"])).exit_code == 0
     assert (tmp_path / "receipt.pdf").read_bytes() == pdf()

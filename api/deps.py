@@ -118,7 +118,7 @@ class AnyOf:
         """The actor. Raises ActionNotAllowed."""
         if not self.lets(actor):
             names = " or ".join(sorted(role.replace("_", " ") for role in self.roles))
-            raise ActionNotAllowed([Reason("role_missing", f"Only a {names} may.")])
+            raise ActionNotAllowed([Reason("role_missing", f"That takes the role {names}.")])
         return actor
 
 

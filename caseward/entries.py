@@ -64,4 +64,6 @@ SENTENCES: dict[str, str] = {
 
 def sentence(entry_type: str, data: Mapping[str, Any]) -> str:
     """The entry in words. Raises KeyError for an unknown type or a missing fact: both are faults of the writer."""
+    if entry_type == "operation.accepted" and data["from_state"] == data["case_state"]:
+        return "{action} was accepted.".format_map(data)  # a case that stays where it is
     return SENTENCES[entry_type].format_map(data)

@@ -25,3 +25,9 @@ class Place:
 
     title: str
     path: str
+    roles: frozenset[str] | None = None
+    """Whoever has one of them may look; None for everybody."""
+
+    def open_to(self, roles: frozenset[str]) -> bool:
+        """Somebody with these roles may look."""
+        return self.roles is None or bool(self.roles & roles)

@@ -30,7 +30,7 @@ from caseward.process import Catalogue
 from caseward.situation import Actor, address_title, cause_words
 
 router = console_router()
-PLACE = Place("Bulk recovery", "/console/bulk")
+PLACE = Place("Bulk recovery", "/console/bulk", READS_BULK.roles)
 
 RUNS, ITEMS = 20, 50  # of a page
 Say = Literal["continue", "stop"]

@@ -91,6 +91,13 @@ class CasePage:
         """What this actor may do."""
         return [action for action in self.case.actions if action.allowed]
 
+    def leads_on(self, action: ActionDocument) -> bool:
+        """It helps, or leads to a state that is not an end: only such a button suggests itself."""
+        transition = self.process.transition(action.name) if action.kind == "transition" else None
+        if transition is None:
+            return action.name not in {"undo", "skip", "force_cancel"}
+        return not all(self.process.state(name).final for name in transition.targets)
+
     @property
     def refused(self) -> Sequence[ActionDocument]:
         """What they may not, each with its reasons."""

@@ -16,7 +16,7 @@ from caseward.situation import UNDO_SUFFIX, Actor
 TAKES_BACK = frozenset({"undo", "force_cancel"})
 GOES_ON = frozenset({"retry", "skip", "mark_done"})
 FOLLOWS = {
-    "retry": "The next attempt begins now, under the same effect key.",
+    "retry": "The next attempt begins now, under the same effect key: what the partner did is not done twice.",
     "skip": "The step is left out, and the operation goes on without it.",
     "mark_done": "The step counts as done by hand, with the result that you give, and the operation goes on.",
     "undo": "What was done is taken back, the latest first, and the case returns to the state before.",
@@ -101,6 +101,6 @@ def _confirming(
     """In words; how many there must be beside this actor, the server has counted. What is proposed says so itself."""
     if isinstance(action, ProposedAction) or not action.confirmations:
         return None
-    people = "one more person" if action.confirmations == 1 else f"{action.confirmations} more people"
+    people = "one more person has" if action.confirmations == 1 else f"{action.confirmations} more people have"
     who = f" ({role_names(process, confirmation.roles)})" if confirmation else ""
-    return f"It is only proposed: nothing happens before {people}{who} confirmed it."
+    return f"It is only proposed: nothing happens before {people} confirmed it{who}."

@@ -13,7 +13,7 @@ from caseward.cases.numbers import get_numbers
 from caseward.documents import Numbers
 
 router = console_router()
-PLACE = Place("Numbers", "/console/numbers")
+PLACE = Place("Numbers", "/console/numbers", READS_NUMBERS.roles)
 
 PERIODS = ((1, "a day"), (7, "a week"), (30, "a month"))
 

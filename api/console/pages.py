@@ -122,9 +122,12 @@ ENVIRONMENT = _environment()
 
 def page(request: Request, template: str, *, status: int = 200, **context: Any) -> HTMLResponse:
     """The template, with who is signed in and where they can go."""
+    session = getattr(request.state, "session", None)
+    # Whoever stands in for others may go where these may; a page that asked for no actor has their own roles.
+    actor = getattr(request.state, "actor", session and session.actor)
     text = ENVIRONMENT.get_template(template).render(
-        session=getattr(request.state, "session", None),
-        places=request.app.state.places,
+        session=session,
+        places=[place for place in request.app.state.places if actor and place.open_to(actor.roles)],
         here=request.url.path,
         request_url=f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path,
         console=request.app.state.console,

@@ -22,7 +22,7 @@ from api.deps import READS_BULK, AnyOf, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
-from caseward.documents import ActionDocument, CaseDocument, CaseRow, ConditionInfo, MessageDocument
+from caseward.documents import CaseDocument, CaseRow, ConditionInfo, MessageDocument
 from caseward.process import AUDITOR, OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
 from caseward.situation import Actor, ConditionName
 
@@ -34,6 +34,18 @@ KNOWN = "X-Known"  # the sign of what an open page shows
 SOME, A_PAGE = 6, 25  # cases of each section at a glance, and of one list
 # For so many of a page it is looked up what this actor may do; that is dear, and whoever sees more filters or clicks.
 SUGGESTIONS = 10
+# What people call the filters.
+FILTERS = {
+    "condition": "Condition",
+    "process": "Process",
+    "state": "State",
+    "recovery_owner": "Who decides",
+    "waiting_on": "Waiting on",
+    "assignee": "Claimed by",
+    "q": "Key or id",
+    "proposals": "To be confirmed",
+    "overdue": "Overdue",
+}
 SEES_OUTBOX = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
 RELEASES = frozenset({OPERATOR, SENIOR_OPERATOR})
 # What suggests itself first, by condition; anything else is a click further, on the case's page.
@@ -41,8 +53,8 @@ SUGGESTED = {"blocked": "retry", "retrying": "retry", "paused": "resume"}
 
 
 def _given(value: object) -> object:
-    """What a form leaves empty was not asked for."""
-    return None if value == "" else value
+    """What a form leaves empty was not asked for, and spaces around a key come from copying it."""
+    return (value.strip() or None) if isinstance(value, str) else value
 
 
 def _wanted(value: object) -> object:
@@ -92,12 +104,20 @@ class View:
 
 
 @dataclass(frozen=True)
+class Next:
+    """A move that suggests itself: its title, and where it is made."""
+
+    title: str
+    href: str
+
+
+@dataclass(frozen=True)
 class Row:
     """A case in the list, with what is happening to it in words."""
 
     row: CaseRow
     info: ConditionInfo
-    next: ActionDocument | None
+    next: Next | None
     """What this actor may do about it first, as far as it was looked up."""
 
 
@@ -140,13 +160,15 @@ async def work(
             return Response(status_code=HTTPStatus.NO_CONTENT)
         own = await own_views(session, signed_in.actor)
         opens = await queries.openings(session, wiring.catalogue, actor=actor)
+    choices = _choices(wiring)
     shown: dict[str, Any] = {
         "actor": actor,
-        "act_href": act_href,
+        "filters": FILTERS,
+        "titles": {(name, value): title for name, listed in choices.items() for value, title in listed},
         "wanted": wanted,
         "views": _views(actor),
         "save_at": SAVE_AT,
-        "choices": _choices(wiring),
+        "choices": choices,
         "in_bulk": READS_BULK.lets(actor),
         "sign": sign,
         "own": [view for view in own if view.wanted],
@@ -210,11 +232,16 @@ async def _told(session: AsyncSession, wiring: Wiring, actor: Actor, sections: S
     ]
 
 
-def _next(case: CaseDocument) -> ActionDocument | None:
+def _next(case: CaseDocument) -> Next | None:
+    """What was proposed comes before anything that would go around it."""
+    if case.proposals:
+        mine = (proposal for proposal in case.proposals if proposal.confirm.allowed)
+        return next((Next("Confirm", f"/console/operations/{each.operation_id}/confirm") for each in mine), None)
     allowed = [action for action in case.actions if action.allowed]
     first = SUGGESTED.get(case.condition)
     moves = [action for action in allowed if action.kind == "transition" and case.condition == "waiting"]
-    return next((action for action in allowed if action.name == first), next(iter(moves), None))
+    chosen = next((action for action in allowed if action.name == first), next(iter(moves), None))
+    return chosen and Next(chosen.title, act_href(case.case_id, chosen))
 
 
 def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter, bool]]:
@@ -227,14 +254,19 @@ def _glance(catalogue: Catalogue, actor: Actor) -> list[tuple[str, Filter, bool]
         if state.deadline and isinstance(state.deadline.then, Escalate)
     }
     mine = sorted(role for role in actor.roles if role in waiting | called)
-    return [
-        ("Blocked", Filter(condition="blocked"), False),
-        ("To be confirmed", Filter(proposals=True), False),
+    own = [
         *(
             (f"Waiting for you as {role.replace('_', ' ')}", Filter(condition="waiting", waiting_on=role), True)
             for role in mine
         ),
         ("Claimed by you", Filter(assignee=actor.id), True),
+    ]
+    blocked = ("Blocked", Filter(condition="blocked"), False)
+    repairs = bool(actor.roles & {OPERATOR, SENIOR_OPERATOR})
+    return [
+        *([blocked] if repairs else own),
+        ("To be confirmed", Filter(proposals=True), False),
+        *(own if repairs else [blocked]),
         ("Overdue", Filter(overdue=True), False),
         ("Trying again", Filter(condition="retrying"), False),
         ("Being taken back", Filter(condition="undoing"), False),
@@ -279,6 +311,10 @@ def _views(actor: Actor) -> list[tuple[str, str]]:
     return [(title, f"/console/work{'?' + urlencode(query) if query else ''}") for title, query in views]
 
 
+def _title(choice: tuple[str, str]) -> str:
+    return choice[1]
+
+
 def _choices(wiring: Wiring) -> dict[str, list[tuple[str, str]]]:
     """What the filters may be set to, as declared."""
     processes = list(wiring.catalogue.values())
@@ -288,6 +324,7 @@ def _choices(wiring: Wiring) -> dict[str, list[tuple[str, str]]]:
     return {
         "condition": [(name, name) for name in conditions],
         "process": [(process.name, process.title) for process in processes],
+        "state": sorted({(state.name, state.title) for process in processes for state in process.states}, key=_title),
         "recovery_owner": [(team, team.replace("_", " ")) for team in sorted(teams | {OPERATOR})],
         "waiting_on": [*roles.items(), *((partner, f"partner {partner}") for partner in sorted(wiring.partners))],
     }

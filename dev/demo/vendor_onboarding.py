@@ -106,12 +106,13 @@ async def a_second_person_confirms_what_was_done_by_hand(day: Day) -> None:
 
 async def one_is_left_blocked(day: Day) -> None:
     """The bank would take the payee now, but nobody has tried again yet."""
-    day.scene("The bank refuses another payee, and is well again; this vendor is left for you to repair")
+    day.scene("The bank takes an account for closed, and finds its mistake; this vendor is left for you to repair")
     case = await in_review(day, "Quarry Stone Oy")
     await day.fault(partner="bank", call="open_payee", mode="reject", times=1)
     await approve(day, case)
     await day.blocks(case)
-    day.left_for_you.append(f"{case['title']} ({case['business_key']}) is blocked")
+    day.say("the bank tells treasury on the phone that the account is open after all")
+    day.left_for_you.append(f"{case['title']} ({case['business_key']}) is blocked, and its bank has found its mistake")
 
 
 async def in_review(day: Day, legal_name: str) -> Json:

@@ -124,7 +124,8 @@ class TestAnOrder:
         await blocked(office, 2)
         shown = said(await browser.get(await order_of(browser)))
         for line in (
-            "The next attempt begins now, under the same effect key. Left to do then Mail the welcome letter",
+            "The next attempt begins now, under the same effect key: what the partner did is not done twice.",
+            "Left to do then Mail the welcome letter",
             "The list is frozen with your order: 2 cases",
             "The policy decides on each case at its turn",
             "The partner partner has declared no limit",

@@ -436,12 +436,40 @@ class TestSeeing:
         assert not [line for line in rest if line.startswith("event")]
 
 
+async def places(browser: Browser) -> set[str]:
+    """Where the navigation leads."""
+    shown = (await browser.get("/console/work")).text
+    found = re.search(r'<nav aria-label="Console">(.*?)</nav>', shown, re.DOTALL)
+    assert found
+    return set(re.findall(r'href="([^"]+)"', found[1]))
+
+
 class TestWork:
     async def test_shows_what_is_blocked_with_the_next_action(self, office: Office, browser: Browser):
         case = await blocked(office)
         await browser.sign_in("demo-operator")
         text = (await browser.get("/console/work")).text
         assert f"/console/cases/{case['case_id']}/override/retry?step=check_tax_id" in text
+
+    async def test_what_is_proposed_is_confirmed_before_anything_goes_around_it(self, office: Office, browser: Browser):
+        proposal = await office.proposal()
+        await browser.sign_in("demo-vendor-lead")
+        assert f'href="/console/operations/{proposal["operation_id"]}/confirm">Confirm' in (await browser.get("/console/work")).text
+        await browser.sign_in("demo-operator")
+        assert f"/{proposal['case_id']}/override/retry" not in (await browser.get("/console/work")).text
+
+    async def test_leads_nobody_to_a_page_that_would_refuse_them(self, browser: Browser):
+        await browser.sign_in("demo-vendor-reviewer")
+        assert await places(browser) == {"/console/work", "/console/processes"}
+        await browser.sign_in("demo-auditor")
+        everything = {"/console/work", "/console/bulk", "/console/processes", "/console/numbers"}
+        assert await places(browser) == everything
+
+    async def test_a_key_that_was_copied_with_its_spaces_is_found(self, office: Office, browser: Browser):
+        case = await office.draft()
+        await browser.sign_in("demo-operator")
+        found = await browser.get(f"/console/work?q=%20{case['business_key']}%20")
+        assert found.headers["location"] == f"/console/cases/{case['case_id']}"
 
     async def test_shows_what_waits_for_the_role(self, office: Office, reviewer: Browser):
         case = await office.in_review()

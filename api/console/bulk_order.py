@@ -219,7 +219,8 @@ async def ask(
     """The form of an order, with what would follow. Raises ActionNotAllowed."""
     await READS_BULK(actor)
     ordering = await _ordering(wiring, actor, chosen)
-    return await _form_page(request, ordering, _bulk_override(override), until=chosen.until or ordering.group.latest)
+    # Never later, whatever the address says: what is blocked after this page was made was not seen.
+    return await _form_page(request, ordering, _bulk_override(override), until=ordering.group.latest)
 
 
 @router.post("/console/bulk/order/{override}")

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticCustomError
 
-from api.bodies import Storable
+from api.bodies import Storable, storable
 
 Json = dict[str, Any]
 Kind = Literal["line", "text", "number", "choice", "date", "instant", "email", "json", "group", "rows", "fixed"]
@@ -20,6 +21,7 @@ LONG = 200  # characters, beyond which a text is written on several lines
 JSON_SUFFIX = ":json"
 LETTER_WITHIN = re.compile(r"(?<=[a-z])[A-Z](?=[a-z])")
 MOST_ROWS = 50  # that can be asked for in one list of a form; the longest declared list has twenty
+LONGEST_NAME = 200  # characters of a field's name, and so a bound on its numbers and on how deep it goes
 NO_FIELD = "This is no field of the form."
 # Which kind of field a format of JSON Schema asks for.
 FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
@@ -197,21 +199,29 @@ class FormWrong(Exception):
 
 
 class Unread(str):
-    """What was to be JSON and is none: it goes back into its field as it came."""
+    """What was to be JSON and is none, or none that can be kept: it goes back into its field as it came."""
+
+    __slots__ = ()
+
+
+class Named(dict[str, Any]):
+    """An object that the names of fields have made, not one that was given as JSON."""
 
     __slots__ = ()
 
 
 def decoded(fields: Mapping[str, str]) -> tuple[Json, dict[str, str]]:
     """The JSON that these fields say, and by field what is wrong; what is empty is left out, of lists too."""
-    tree: Json = {}
+    tree = Named()
     wrong: dict[str, str] = {}
     for name, text in fields.items():
         value: Any = text.replace("\r\n", "\n")
         if name.endswith(JSON_SUFFIX) and value.strip():
             name = name.removesuffix(JSON_SUFFIX)  # noqa: PLW2901 - the name of what it says
             try:
-                value = json.loads(value)
+                value = storable(json.loads(value))
+            except PydanticCustomError as fault:
+                value, wrong[name] = Unread(value), fault.message()
             except (ValueError, RecursionError):
                 value, wrong[name] = Unread(value), "This is not well-formed JSON."
         if not isinstance(value, str) or value.strip():
@@ -223,20 +233,22 @@ def decoded(fields: Mapping[str, str]) -> tuple[Json, dict[str, str]]:
 
 
 def _put(tree: Json, name: str, value: Any) -> None:
+    if len(name) > LONGEST_NAME:
+        raise FormWrong(name, NO_FIELD)
     *way, last = name.split(".")
     for part in way:
-        below = tree.setdefault(part, {})
-        if not isinstance(below, dict):
+        below = tree.setdefault(part, Named())
+        if not isinstance(below, Named):
             raise FormWrong(name, NO_FIELD)
-        tree = cast("Json", below)
+        tree = below
     tree[last] = value
 
 
 def _listed(value: Any) -> Any:
     """Objects whose members are numbered are lists, with no gaps."""
-    if not isinstance(value, dict):
+    if not isinstance(value, Named):
         return value
-    members: Json = {name: _listed(inner) for name, inner in cast("Json", value).items()}
+    members: Json = {name: _listed(inner) for name, inner in value.items()}
     if members and all(name.isdecimal() for name in members):
         return [members[name] for name in sorted(members, key=int)]
     return members
@@ -244,6 +256,8 @@ def _listed(value: Any) -> Any:
 
 def one_more(given: Json, name: str) -> None:
     """Another empty row in the list of this name. Raises FormWrong."""
+    if len(name) > LONGEST_NAME:
+        raise FormWrong(name, NO_FIELD)
     below: Any = given
     *way, last = name.split(".")
     try:

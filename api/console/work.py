@@ -180,7 +180,8 @@ async def work(
             asked = [await _section(session, wiring, actor, "Cases", wanted, limit=A_PAGE)]
             (section,) = await _told(session, wiring, actor, asked)
         only = section.rows[0].row if len(section.rows) == 1 and wanted.named.keys() == {"q"} else None
-        if only is not None and wanted.cursor is None:
+        # A page that looks again for itself stays the list that it is.
+        if only is not None and wanted.cursor is None and "hx-request" not in request.headers:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
         shown |= {"more_parked": False, "releases": False}
         return page(request, "work.html", sections=[section], parked=(), **shown)

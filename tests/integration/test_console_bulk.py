@@ -142,6 +142,13 @@ class TestAnOrder:
         sent = await browser.post(unescape(action), {**form, **REASON, "rate": "100"})
         assert (await run_of(office, sent.headers["location"]))["rate"] == 7
 
+    async def test_takes_in_nothing_later_whatever_its_address_says(self, office: Office, browser: Browser):
+        await blocked(office, 1)
+        action, form = await form_at(browser, f"{await order_of(browser)}&until=9999-12-31T00:00:00Z")
+        await blocked(office, 1)
+        sent = await browser.post(unescape(action), {**form, **REASON})
+        assert (await run_of(office, sent.headers["location"]))["total"] == 1
+
     async def test_is_the_apis(self, office: Office, browser: Browser):
         await blocked(office, 4)
         href = await ordered(browser, canary="2", rate="7", stop_after="1", look="true")

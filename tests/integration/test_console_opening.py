@@ -132,3 +132,19 @@ async def test_a_form_without_its_key_opens_nothing(office: Office, requester: B
 
 async def test_there_is_no_form_for_a_process_that_is_not_there(requester: Browser):
     assert (await requester.get("/console/processes/nothing/open")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (".".join(["x"] * 2000), "1"),
+        (f"subject.contacts.{'1' * 5000}.name", "Ada"),
+        ("more", ".".join(["x"] * 2000)),
+        ("business_key:json", '"\\ud800"'),
+    ],
+    ids=["deep", "numbered", "deep list", "half a character"],
+)
+async def test_what_no_form_sends_comes_back_as_wrong(requester: Browser, name: str, value: str):
+    action, fields = await form_at(requester, HERE)
+    refused = await requester.post(action, {**fields, **SUBJECT, name: value})
+    assert (refused.status_code, 'role="alert"' in refused.text) == (422, True)

@@ -520,6 +520,12 @@ class TestWork:
             found = await browser.get(f"/console/work?q={wanted}")
             assert (found.status_code, found.headers["location"]) == (303, f"/console/cases/{case['case_id']}")
 
+    async def test_a_page_of_a_search_that_looks_again_stays_a_list(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.draft()
+        again = await browser.get(f"/console/work?q={case['business_key']}", **{"HX-Request": "true"})
+        assert (again.status_code, 'id="work"' in again.text, case["case_id"] in again.text) == (200, True, True)
+
     async def test_pages_follow_one_another(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
         for _ in range(26):

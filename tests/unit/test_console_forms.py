@@ -63,3 +63,24 @@ class TestDecoding:
     def test_rows_of_which_nothing_was_given_are_left_out(self):
         sent = {"rows.0.name": "", "rows.0.at": " ", "rows.1.name": "Ada", "others.0.name": ""}
         assert decoded(sent) == ({"rows": [{"name": "Ada"}]}, {})
+
+    @pytest.mark.parametrize("name", [".".join(["x"] * 5000), f"rows.{'1' * 5000}.name"], ids=["deep", "numbered"])
+    def test_a_name_beyond_every_form_is_refused(self, name: str):
+        assert decoded({name: "1"}) == ({}, {name: "This is no field of the form."})
+        with pytest.raises(FormWrong, match="no field of the form"):
+            one_more({}, name)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('{"a":' * 900 + "1" + "}" * 900, "The value is nested more than 32 levels deep."),
+            ('"\\ud800"', "The value contains half of a surrogate pair."),
+            ('{"\\ud800": 1}', "The value contains half of a surrogate pair."),
+        ],
+        ids=["deep", "half a character", "half a character in a name"],
+    )
+    def test_json_that_can_not_be_kept_stays_in_its_field_as_it_was_typed(self, text: str, message: str):
+        assert decoded({"first:json": text}) == ({"first": text}, {"first": message})
+
+    def test_an_object_that_was_given_as_json_is_no_list_whatever_its_names(self):
+        assert decoded({"years:json": '{"2031": "a", "2030": "b"}'}) == ({"years": {"2031": "a", "2030": "b"}}, {})

@@ -2,7 +2,7 @@
 // and what it is, the server finds out; only what is too large for it is not sent at all.
 
 const LOST = "The connection was lost, and it is not known whether the file has arrived. Send it again: it is added once.";
-const STOPPED = "You stopped it.";
+const STOPPED = "You stopped it. Had all of it been sent, it may be added all the same: look at the case.";
 const USED = "This page has added a file already. Go back to the case and look.";
 const BROKEN = "Something went wrong on our side. Look at the case before you send it again.";
 

@@ -1,7 +1,8 @@
 """Lists of cases by owner, by whom they wait on, by state and by process read nothing but their page.
 
 Built while the version before goes on, as in 0008. The statistics say that a state is one of its process and comes with
-few conditions: a planner that takes them for independent expects far fewer cases, and gathers all that there are.
+few conditions, and that whatever waits on somebody is waiting: a planner that takes them for independent expects far
+fewer cases, and gathers all that there are.
 """
 
 import sqlalchemy as sa
@@ -17,6 +18,8 @@ INDEXED = {"recovery_owner": "recovery_owner IS NOT NULL", "waiting_on": "waitin
     ("state", "process")
 )
 
+STATISTICS = {"st_cases_alike": "process, state, condition", "st_cases_waiting": "condition, waiting_on"}
+
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
@@ -30,8 +33,9 @@ def upgrade() -> None:
                 postgresql_where=None if where is None else sa.text(where),
                 postgresql_concurrently=True,
             )
-        op.execute("CREATE STATISTICS st_cases_alike (dependencies, mcv) ON process, state, condition FROM cases")
-        op.execute("ANALYZE cases (process, state, condition)")
+        for name, columns in STATISTICS.items():
+            op.execute(f"CREATE STATISTICS {name} (dependencies, mcv) ON {columns} FROM cases")
+        op.execute("ANALYZE cases (process, state, condition, waiting_on)")
 
 
 def downgrade() -> None:
@@ -40,6 +44,7 @@ def downgrade() -> None:
 
 
 def _drop() -> None:
-    op.execute("DROP STATISTICS IF EXISTS st_cases_alike")
+    for name in STATISTICS:
+        op.execute(f"DROP STATISTICS IF EXISTS {name}")
     for column in reversed(INDEXED):
         op.drop_index(f"ix_cases_{column}", table_name="cases", if_exists=True, postgresql_concurrently=True)

@@ -454,7 +454,10 @@ class TestWork:
     async def test_what_is_proposed_is_confirmed_before_anything_goes_around_it(self, office: Office, browser: Browser):
         proposal = await office.proposal()
         await browser.sign_in("demo-vendor-lead")
-        assert f'href="/console/operations/{proposal["operation_id"]}/confirm">Confirm' in (await browser.get("/console/work")).text
+        assert (
+            f'href="/console/operations/{proposal["operation_id"]}/confirm">Confirm'
+            in (await browser.get("/console/work")).text
+        )
         await browser.sign_in("demo-operator")
         assert f"/{proposal['case_id']}/override/retry" not in (await browser.get("/console/work")).text
 

@@ -4,7 +4,6 @@ import asyncio
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from cli.client import Client
 
 AT_A_TIME = 8  # case documents read side by side
-LOOKED_THROUGH = 1000  # waiting cases among which the overdue are looked for; the server has no list of them
 CONDITIONS = ("blocked", "paused", "undoing", "retrying")
 FIRST = ("retry", "resume", "undo")  # overrides, in the order in which they suggest themselves
 
@@ -115,22 +113,12 @@ async def _look(client: "Client", wanted: Wanted, roles: list[str]) -> tuple[dic
         await section(name, wanted.href(condition=name))
     await section("waiting", *(wanted.href(condition="waiting", waiting_on=role) for role in roles))
     await section("proposals", wanted.href(proposals=True))
-    if not wanted.only or "overdue" in wanted.only:
-        found["overdue"] = await _overdue(client, wanted, found)
+    await section("overdue", wanted.href(overdue=True))
     if (not wanted.only or "parked" in wanted.only) and {"operator", "senior_operator", "auditor"} & set(roles):
         most = wanted.most
         messages = await pages(client, "/v1/outbox?parked=true", "messages", most=most)
         found["parked"] = messages["messages"][:most]
     return found, more
-
-
-async def _overdue(client: "Client", wanted: Wanted, found: dict[str, list[Json]]) -> list[Json]:
-    """Past their deadline: among those found, and among everybody's newest waiting ones."""
-    waiting = await pages(client, wanted.href(condition="waiting"), "cases", most=LOOKED_THROUGH)
-    rows = {row["case_id"]: row for each in (waiting["cases"], *found.values()) for row in each}
-    now = datetime.now(UTC)
-    late = [row for row in rows.values() if row["deadline_at"] and datetime.fromisoformat(row["deadline_at"]) < now]
-    return sorted(late, key=lambda row: row["deadline_at"])[: wanted.most]
 
 
 async def _documents(client: "Client", rows: list[Json]) -> list[Json]:
@@ -168,9 +156,10 @@ def next_command(case: Json) -> str:
 
 
 def _suggestions(case: Json) -> Iterator[str]:
-    for proposal in case["proposals"]:
-        if proposal["confirm"]["allowed"]:
-            yield f"caseward confirm {proposal['operation_id']}"
+    if case["proposals"]:  # anything else would go around what was proposed
+        mine = (proposal for proposal in case["proposals"] if proposal["confirm"]["allowed"])
+        yield from (f"caseward confirm {proposal['operation_id']}" for proposal in mine)
+        return
     allowed = [action for action in case["actions"] if action["allowed"]]
     info = case["condition_info"]
     if case["condition"] in {"blocked", "paused"}:

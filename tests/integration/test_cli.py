@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 import structlog
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli.main import cli
@@ -205,10 +206,22 @@ class TestWork:
         lead = Terminal(office, "lead-1", "vendor_lead")
         shown = (await lead.run("work", "--only", "proposals", "--find", proposed["case_id"])).stdout
         assert f"caseward confirm {proposed['operation_id']}" in shown
+        others = Terminal(office, "operator-1", "operator")
+        shown = (await others.run("work", "--only", "proposals", "--find", proposed["case_id"])).stdout
+        assert "caseward case show" in shown, "nobody is led around what was proposed"
         declined = await lead.run("decline", proposed["operation_id"], "--reason", "No report is attached", "--json")
         assert (declined.exit_code, json.loads(declined.stdout)["state"]) == (0, "declined")
         again = await lead.run("confirm", proposed["operation_id"])
         assert again.exit_code == 1
+
+    async def test_has_what_is_overdue(self, office: Office, operator: Terminal):
+        case = await office.in_review()
+        asked = ("work", "--only", "overdue", "--find", case["business_key"])
+        assert "Nothing needs anybody." in (await operator.run(*asked)).stdout
+        async with office.database.transaction() as session:
+            late = "UPDATE cases SET deadline_at = now() - interval '1 minute' WHERE id = :id"
+            await session.execute(text(late), {"id": case["case_id"]})
+        assert case["business_key"] in (await operator.run(*asked)).stdout
 
     async def test_has_parked_messages_and_their_release(self, office: Office, operator: Terminal, requester: Terminal):
         message = await office.park_a_message(await office.draft())

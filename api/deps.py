@@ -122,10 +122,12 @@ class AnyOf:
         return actor
 
 
-OutboxReader = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR))]
+READS_OUTBOX = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
+OutboxReader = Annotated[Actor, Depends(READS_OUTBOX)]
 # The whole business data of a case, every revision of it, to be taken away.
 EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
-OutboxOperator = Annotated[Actor, Depends(AnyOf(OPERATOR, SENIOR_OPERATOR))]
+OPERATES_OUTBOX = AnyOf(OPERATOR, SENIOR_OPERATOR)
+OutboxOperator = Annotated[Actor, Depends(OPERATES_OUTBOX)]
 READS_NUMBERS = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
 NumbersReader = Annotated[Actor, Depends(READS_NUMBERS)]
 READS_BULK = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)

@@ -17,6 +17,7 @@ from api.console import (
     documents,
     numbers,
     opening,
+    pauses,
     processes,
     sign_in,
     views,
@@ -29,7 +30,7 @@ from api.tokens import Verifier
 # Every page, in the order of the navigation; what is named like a run stands before the runs.
 PAGES: tuple[ModuleType, ...] = (
     *(work, views, case, documents, act),
-    *(bulk_order, bulk, processes, opening, numbers),
+    *(bulk_order, bulk, pauses, processes, opening, numbers),
 )
 A_YEAR = 365 * 24 * 3600  # seconds: another content has another address
 

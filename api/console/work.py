@@ -18,12 +18,12 @@ from api.console.case import act_href
 from api.console.door import Operator, SignedIn, console_router
 from api.console.pages import page
 from api.console.saved import saved_views
-from api.deps import READS_BULK, AnyOf, Wired, Wiring
+from api.deps import OPERATES_OUTBOX, READS_BULK, READS_OUTBOX, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
 from caseward.documents import CaseDocument, CaseRow, ConditionInfo, MessageDocument
-from caseward.process import AUDITOR, OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
+from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
 from caseward.situation import Actor, ConditionName
 
 router = console_router()
@@ -46,8 +46,6 @@ FILTERS = {
     "proposals": "To be confirmed",
     "overdue": "Overdue",
 }
-SEES_OUTBOX = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
-RELEASES = frozenset({OPERATOR, SENIOR_OPERATOR})
 # What suggests itself first, by condition; anything else is a click further, on the case's page.
 SUGGESTED = {"blocked": "retry", "retrying": "retry", "paused": "resume"}
 
@@ -193,10 +191,10 @@ async def work(
         for title, view, mine in _glance(wiring.catalogue, actor):
             asked.append(await _section(session, wiring, actor, title, view, limit=SOME, mine=mine))
         sections = await _told(session, wiring, actor, [section for section in asked if section.rows])
-        if SEES_OUTBOX & actor.roles:
+        if READS_OUTBOX.lets(actor):
             found = await queries.parked_messages(session, parked=True, limit=SOME)
             parked, more_parked = found.messages, found.next is not None
-    shown |= {"more_parked": more_parked, "releases": bool(RELEASES & actor.roles)}
+    shown |= {"more_parked": more_parked, "releases": OPERATES_OUTBOX.lets(actor)}
     return page(request, "work.html", sections=sections, parked=parked, **shown)
 
 
@@ -336,17 +334,17 @@ async def messages(
     request: Request, wiring: Wired, actor: Operator, after: Annotated[int, Query(ge=0, le=MAX_ID)] = 0
 ) -> Response:
     """Messages that were parked, the oldest first. Raises ActionNotAllowed."""
-    await AnyOf(*SEES_OUTBOX)(actor)
+    await READS_OUTBOX(actor)
     async with wiring.database.transaction() as session:
         found = await queries.parked_messages(session, parked=True, after=after)
-    shown: dict[str, Any] = {"messages": found.messages, "next": found.next, "releases": bool(RELEASES & actor.roles)}
+    shown: dict[str, Any] = {"messages": found.messages, "next": found.next, "releases": OPERATES_OUTBOX.lets(actor)}
     return page(request, "messages.html", **shown)
 
 
 @router.post("/console/messages/{message_id}/requeue")
 async def requeue(wiring: Wired, actor: Operator, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
     """Release a parked message. Raises ActionNotAllowed, MessageNotFound."""
-    await AnyOf(*RELEASES)(actor)
+    await OPERATES_OUTBOX(actor)
     async with wiring.command() as session:
         message = await requeue_message(session, wiring.catalogue, message_id=message_id, actor=actor)
     return RedirectResponse(f"/console/cases/{message.case_id}", HTTPStatus.SEE_OTHER)

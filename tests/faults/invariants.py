@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus, WorkflowQueryFailedError
 from temporalio.service import RPCError, RPCStatusCode
@@ -80,8 +80,9 @@ def _businesses_keep_their_word(record: Record, ledger: list[Json]) -> Iterator[
 
 
 async def read(database: Database, ledger: list[Json], *, only: set[UUID] | None = None) -> Record:
-    """One consistent look."""
+    """One consistent look, however long a busy machine takes over it."""
     async with database.transaction() as session:
+        await session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
 
         async def rows(table: Any, *order: Any, case_id: Any) -> list[Any]:
             wanted = select(table).order_by(*order)

@@ -9,7 +9,13 @@ from tests.processes.vendor_onboarding import EXAMPLE
 
 MARKUP = "<img src=x onerror=document.title='owned'> & <script>document.title='owned'</script>"
 
-OTHERS = ("/console/processes", "/console/processes/vendor-onboarding", "/console/numbers")
+OTHERS = (
+    "/console/processes",
+    "/console/processes/vendor-onboarding",
+    "/console/numbers",
+    "/console/pauses",
+    "/console/pauses/partner/bank/pause",
+)
 
 
 def at(case: Json) -> str:

@@ -1,0 +1,106 @@
+"""Pauses at the console: the same commands as the API's, for the same people, once however often a form is sent."""
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import delete, func, select
+
+from caseward.db.tables import Pause, PauseChange
+from tests.integration.browser import Browser
+from tests.integration.forms import forms_of
+from tests.integration.office import Office
+
+PAUSES, OF_BANK = "/console/pauses", "/console/pauses/partner/bank"
+
+
+@pytest.fixture
+async def browser(office: Office) -> AsyncIterator[Browser]:
+    browser = Browser(office)
+    await browser.sign_in("demo-operator")
+    yield browser
+    async with office.database.transaction() as session:
+        await session.execute(delete(PauseChange))
+        await session.execute(delete(Pause))
+    await browser.http.aclose()
+
+
+async def form_of(browser: Browser, path: str) -> dict[str, str]:
+    return forms_of((await browser.get(path)).text)[path]
+
+
+async def row(browser: Browser, name: str) -> str:
+    """What the list says of one of them, in words."""
+    found = re.search(rf'<tr id="pause-{name}">(.*?)</tr>', (await browser.get(PAUSES)).text, re.DOTALL)
+    assert found
+    return " ".join(re.sub(r"<[^>]+>", " ", found[1]).split())
+
+
+async def changes(office: Office) -> int:
+    async with office.database.transaction() as session:
+        return await session.scalar(select(func.count()).select_from(PauseChange)) or 0
+
+
+async def test_a_partner_is_paused_and_resumed(office: Office, browser: Browser):
+    assert "open Nothing holds it up." in await row(browser, "partner-bank")
+    form = await form_of(browser, f"{OF_BANK}/pause")
+    form |= {"reason": "They move house, <b>ticket</b> 4711", "deadlines": "frozen"}
+    answer = await browser.post(f"{OF_BANK}/pause", form)
+    assert (answer.status_code, answer.headers["location"]) == (303, PAUSES)
+    assert (await browser.post(f"{OF_BANK}/pause", form)).status_code == 303  # the same click once more
+    assert await changes(office) == 1
+    told = await row(browser, "partner-bank")
+    assert "paused Nothing new begins" in told
+    assert "demo-operator" in told
+    assert "They move house, &lt;b&gt;ticket&lt;/b&gt; 4711" in told
+    assert "Deadlines are frozen." in told
+    pauses = (await office.operator.get("/v1/pauses")).json()["pauses"]
+    assert [each["name"] for each in pauses if each["state"] == "paused"] == ["bank"]
+
+    form = await form_of(browser, f"{OF_BANK}/resume")
+    assert form["rate"] == "20"
+    answer = await browser.post(f"{OF_BANK}/resume", {**form, "reason": "They are back", "rate": "5"})
+    assert answer.status_code == 303, answer.text
+    assert "resuming" in await row(browser, "partner-bank")
+
+
+async def test_a_process_is_paused(office: Office, browser: Browser):
+    path = f"{PAUSES}/process/vendor_onboarding/pause"
+    answer = await browser.post(path, {**await form_of(browser, path), "reason": "An audit"})
+    assert answer.status_code == 303, answer.text
+    assert "An audit" in await row(browser, "process-vendor_onboarding")
+
+
+async def test_what_is_wrong_comes_back_with_the_form_and_the_same_key(office: Office, browser: Browser):
+    form = await form_of(browser, f"{OF_BANK}/pause")
+    wrong = await browser.post(f"{OF_BANK}/pause", {**form, "reason": "", "deadlines": "melting"})
+    assert wrong.status_code == 422
+    again = forms_of(wrong.text)[f"{OF_BANK}/pause"]
+    assert again["key"] == form["key"]
+    assert await changes(office) == 0
+
+
+async def test_what_is_paused_already_is_refused(office: Office, browser: Browser):
+    form = await form_of(browser, f"{OF_BANK}/pause")
+    assert (await browser.post(f"{OF_BANK}/pause", {**form, "reason": "Once"})).status_code == 303
+    assert "Not now" in (await browser.get(f"{OF_BANK}/pause")).text
+    refused = await browser.post(f"{OF_BANK}/pause", {**form, "key": "another", "reason": "Twice"})
+    assert (refused.status_code, "already_paused" in refused.text) == (409, True)
+    assert await changes(office) == 1
+
+
+@pytest.mark.parametrize("path", [f"{PAUSES}/partner/nobody/pause", f"{PAUSES}/case/bank/pause", f"{OF_BANK}/end"])
+async def test_what_is_not_there_is_not_found(browser: Browser, path: str):
+    assert (await browser.get(path)).status_code == 404
+
+
+async def test_auditors_look_and_others_do_not(browser: Browser):
+    form = await form_of(browser, f"{OF_BANK}/pause")
+    await browser.sign_in("demo-auditor")
+    assert (await browser.get(PAUSES)).status_code == 200
+    assert "Pause…" not in await row(browser, "partner-bank")
+    assert (await browser.get(f"{OF_BANK}/pause")).status_code == 403
+    moved = {**form, "csrf": await browser.csrf(), "reason": "Because"}
+    assert (await browser.post(f"{OF_BANK}/pause", moved)).status_code == 403
+    await browser.sign_in("demo-vendor-requester")
+    assert (await browser.get(PAUSES)).status_code == 403

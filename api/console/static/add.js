@@ -43,9 +43,13 @@ function words(problem) {
   return problem.detail ?? BROKEN;
 }
 
+function named() {
+  if (file.files.length > 0) name.value = file.files[0].name;
+}
+
 file.addEventListener("change", () => {
   said.hidden = true;
-  if (file.files.length > 0) name.value = file.files[0].name;
+  named();
 });
 
 form.addEventListener("submit", (event) => {
@@ -83,5 +87,6 @@ form.addEventListener("submit", (event) => {
   request.send(chosen);
 });
 
+named(); // browsers keep what was chosen before a page was loaded anew
 document.getElementById("without").hidden = true;
 form.hidden = false;

@@ -220,9 +220,9 @@ async def _past(work: LockedCase) -> Past:
     wanted = {story.now.id for story in told} | {row.id for row in transitions}
     keys = {key for story in told for key in (*story.now.offsets, *reused(story.now))}
     found = await work.session.scalars(
-        select(Effect).where(
-            or_(Effect.operation_id.in_(wanted), Effect.key.in_([*keys, *(key + UNDO_SUFFIX for key in keys)]))
-        )
+        select(Effect)
+        .where(or_(Effect.operation_id.in_(wanted), Effect.key.in_([*keys, *(key + UNDO_SUFFIX for key in keys)])))
+        .order_by(Effect.reserved_at, Effect.key)  # the plan's hash depends on it
     )
     documents = [] if work.case.documents is None else [str(row.id) for row in await counting(work)]
     return Past(told, transitions, {effect.key: effect for effect in found}, documents)

@@ -44,6 +44,6 @@ async def test_the_demo_plays_its_day_and_stops_on_ctrl_c(settings_for, tmp_path
     assert said.count("released done Nobody owes anything.") == 3
     assert "returned done Nobody owes anything." in said
     assert "revoked done Nobody owes anything." in said
-    assert re.search(r"^Left for you: Quarry Stone Oy \(VENDOR-\w+\) is blocked, ", day, re.MULTILINE)
+    assert re.search(r"^Left for you: Quarry Stone Oy \(DE\) \(VENDOR-\w+\) is blocked, ", day, re.MULTILINE)
     for process in CATALOGUE.values():
         assert f"--- {process.title} ---" in day

@@ -127,6 +127,7 @@ class Asked:
     rows: Sequence[CaseRow]
     more: str | None
     mine: bool
+    """Whether they wait for this very person, who may act on each."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,6 @@ class Section:
     rows: Sequence[Row]
     more: str | None
     """The address of the whole list, where there is more of it."""
-    mine: bool = False
-    """Whether they wait for this very person, who may act on each."""
 
     @property
     def alike(self) -> int:
@@ -225,7 +224,6 @@ async def _told(session: AsyncSession, wiring: Wiring, actor: Actor, sections: S
             section.title,
             [Row(row, infos[row.case_id], following.get(row.case_id)) for row in section.rows],
             section.more,
-            section.mine,
         )
         for section in sections
     ]

@@ -1,7 +1,6 @@
 """The worker: Temporal worker and dispatcher in one process. What is missing or wrong is a named error at start."""
 
 import asyncio
-import gc
 import importlib.util
 import inspect
 import os
@@ -34,6 +33,7 @@ from caseward.db.listen import listen
 from caseward.db.session import Database
 from caseward.errors import DeclarationInvalid
 from caseward.hearing import ToActivities
+from caseward.memory import collect_seldom
 from caseward.messages import TASK_QUEUE
 from caseward.objects import Objects
 from caseward.outbox.dispatcher import Dispatcher
@@ -263,8 +263,7 @@ async def serve(settings: Settings) -> None:
 def main() -> int:
     """Run the worker; the exit code says whether it ended as asked."""
     settings = Settings.read()
-    gc.freeze()  # what was imported stays anyhow
-    gc.set_threshold(20_000, 20, 20)  # transactions make garbage by the thousand, and hardly any of it in cycles
+    collect_seldom()
     set_up_logs()
     if settings.env == "test" and settings.failpoint:
         failpoints.arm(settings.failpoint)

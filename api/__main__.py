@@ -17,6 +17,7 @@ from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward import failpoints, metrics
 from caseward.db.session import Database
+from caseward.memory import collect_seldom
 from caseward.objects import Objects
 from processes import CATALOGUE
 from settings import Settings
@@ -69,6 +70,7 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
+    collect_seldom()
     # uvicorn ends gracefully and then hands the signal back to whoever had it before.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)

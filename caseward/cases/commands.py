@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -43,7 +44,7 @@ from caseward.outbox.store import TO_CALLBACKS, TO_TEMPORAL
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, begins_impossible, decide, decide_opening
 from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
-from caseward.situation import CASE, FINISHED, Actor, EffectView, Kind, Situation, story_fingerprint
+from caseward.situation import CASE, FINISHED, Actor, EffectView, Kind, OperationView, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -555,19 +556,26 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
 
 async def whole_situation(work: LockedCase, actor: Actor | None = None) -> Situation:
     """The situation with all that the policy looks back on; what a replay looks back on only for who might want one."""
-    now = await look_back(work.session, work.situation(), work.case)
-    work.taken = frozenset(now.acted)
+    return (await whole_situations([work], actor))[work.case.id]
+
+
+async def whole_situations(works: Sequence[LockedCase], actor: Actor | None = None) -> dict[UUID, Situation]:
+    """By case: the same of several, all read in one transaction."""
+    found = await look_back(works)
     wants = actor is not None and actor.roles & OVERRIDES["replay"].roles
-    if work.case.final or not (wants or any(proposal.name == "replay" for proposal in now.proposals)):
-        return now
-    return replace(now, no_replay=await why_no_replay(work))
+    for work in works:
+        now = found[work.case.id]
+        work.taken = frozenset(now.acted)
+        if not work.case.final and (wants or any(proposal.name == "replay" for proposal in now.proposals)):
+            found[work.case.id] = replace(now, no_replay=await why_no_replay(work))
+    return found
 
 
 # Made once, because making them takes longer than running them.
 _LATEST = (
     select(Operation, func.array_agg(Effect.step))
     .outerjoin(Effect, Effect.operation_id == Operation.id)
-    .where(Operation.id == bindparam("operation_id"))
+    .where(Operation.id == any_(bindparam("operation_ids", type_=ARRAY(Uuid))))
     .group_by(Operation.id)
 )
 _TWIN = union_all(
@@ -581,31 +589,45 @@ _TWIN = union_all(
 _ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
 
 
-async def look_back(session: AsyncSession, now: Situation, case: Case) -> Situation:
-    """Add who acted before, which pauses concern it, which operation an undo would take back, and proposals."""
-    watched = {transition.name for transition in now.process.transitions}
+async def look_back(works: Sequence[LockedCase]) -> dict[UUID, Situation]:
+    """By case: who acted before, which pauses concern it, which operation an undo would take back, and proposals."""
+    if not works:
+        return {}
+    session, cases = works[0].session, [work.case for work in works]
     wanted = {
-        "case_id": case.id,
-        "operation_id": case.operation_id,
-        "watched": sorted(watched),
-        "process": pauses.process_key(case.process),
+        "case_ids": [case.id for case in cases],
+        "operation_ids": [case.operation_id for case in cases],
+        "processes": [pauses.process_key(case.process) for case in cases],
     }
-    found, held = (await session.execute(pauses.LOOK_BACK, wanted)).one()
-    actors: dict[str, list[str]] = found or {}
-    acted = {name: frozenset(those) for name, those in actors.items()}
-    own = tuple(pause for pause in now.pauses if pause.key == CASE)
-    latest = None
-    if now.operation is None and case.latest_id is not None:
-        row, steps = (await session.execute(_LATEST, {"operation_id": case.latest_id})).one()
-        latest = operation_view(row, impossible_begun=begins_impossible(now.process, steps))
-    return replace(
-        now,
-        acted=acted,
-        latest=latest,
-        pauses=own + pauses.views_of(held, case),
-        proposals=await proposals_of(session, case),
-        subject=await _asked_for(session, now.process, case),
-    )
+    looked = {row.case_id: row for row in await session.execute(pauses.LOOK_BACK, wanted)}
+    latest = await _latest([work for work in works if work.operation is None and work.case.latest_id is not None])
+    proposed = await proposals_of(session, cases)
+    found: dict[UUID, Situation] = {}
+    for work in works:
+        case, now = work.case, work.situation()
+        acted: dict[str, list[str]] = looked[case.id].acted or {}
+        own = tuple(pause for pause in now.pauses if pause.key == CASE)
+        found[case.id] = replace(
+            now,
+            acted={each.name: frozenset(acted[each.name]) for each in now.process.transitions if each.name in acted},
+            latest=latest.get(case.id),
+            pauses=own + pauses.views_of(looked[case.id].held, case),
+            proposals=proposed.get(case.id, ()),
+            subject=await _asked_for(session, now.process, case),
+        )
+    return found
+
+
+async def _latest(works: Sequence[LockedCase]) -> dict[UUID, OperationView]:
+    """By case: the operation that came to its end last."""
+    if not works:
+        return {}
+    processes = {work.case.id: work.process for work in works}
+    asked = {"operation_ids": [work.case.latest_id for work in works]}
+    return {
+        row.case_id: operation_view(row, impossible_begun=begins_impossible(processes[row.case_id], steps))
+        for row, steps in await works[0].session.execute(_LATEST, asked)
+    }
 
 
 async def _asked_for(session: AsyncSession, process: Process, case: Case) -> BaseModel | None:

@@ -290,24 +290,27 @@ async def deadline_frozen(work: LockedCase) -> bool:
 
 # --- looking --------------------------------------------------------------------------------------------------------
 
-# Beside who acted before, because a round trip of its own would cost every command and every look at a case.
+# Of each case: who took which transition, and its pauses; the latter have no round trip of their own, as it would cost
+# every command and every look at a case.
 LOOK_BACK = text(
     """
-    SELECT (SELECT jsonb_object_agg(name, actors) FROM (
+    SELECT looked.case_id,
+           (SELECT jsonb_object_agg(name, actors) FROM (
                 SELECT name, jsonb_agg(DISTINCT actor) AS actors FROM (
-                    SELECT id, name, unnest(array_remove(ARRAY[actor_id, on_behalf_of], NULL)) AS actor FROM operations
-                    WHERE case_id = :case_id AND kind = 'transition' AND name = ANY(:watched)
+                    SELECT name, unnest(array_remove(ARRAY[actor_id, on_behalf_of], NULL)) AS actor FROM operations
+                    WHERE case_id = looked.case_id AND kind = 'transition'
                       AND state NOT IN ('proposed', 'declined', 'expired')
                     UNION ALL
-                    SELECT operations.id, name,
-                        unnest(array_remove(ARRAY[proposal_answers.actor_id, proposal_answers.on_behalf_of], NULL))
-                    FROM operations JOIN proposal_answers ON operation_id = operations.id
-                    WHERE operations.case_id = :case_id AND kind = 'transition' AND name = ANY(:watched)
+                    SELECT name, unnest(array_remove(ARRAY[answers.actor_id, answers.on_behalf_of], NULL))
+                    FROM operations JOIN proposal_answers AS answers ON operation_id = operations.id
+                    WHERE operations.case_id = looked.case_id AND kind = 'transition'
                       AND state NOT IN ('proposed', 'declined', 'expired') AND confirmations > 0
-                ) AS took GROUP BY name) AS those),
+                ) AS took GROUP BY name) AS those) AS acted,
            (SELECT jsonb_agg(to_jsonb(pauses) ORDER BY key DESC) FROM pauses
-                WHERE key = :process OR key IN (
-                    SELECT paused_by FROM effects WHERE driven_by = :operation_id AND state = 'paused'))
+                WHERE key = looked.process OR key IN (
+                    SELECT paused_by FROM effects WHERE driven_by = looked.operation_id AND state = 'paused')) AS held
+    FROM unnest(CAST(:case_ids AS uuid[]), CAST(:operation_ids AS uuid[]), CAST(:processes AS text[]))
+         AS looked (case_id, operation_id, process)
     """
 )
 PROCESS_PAUSE = text("SELECT clock_timestamp(), (SELECT to_jsonb(pauses) FROM pauses WHERE key = :process)")

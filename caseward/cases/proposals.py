@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, cast
@@ -50,16 +50,20 @@ def content_of(given: Mapping[str, Any], reason: str | None) -> str:
     return hashlib.sha256(json.dumps([given, reason], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-async def proposals_of(session: AsyncSession, case: Case) -> tuple[ProposalView, ...]:
-    """What waits for confirmation in this case, the oldest first."""
-    if case.proposals == 0:
-        return ()
+async def proposals_of(session: AsyncSession, cases: Iterable[Case]) -> dict[UUID, tuple[ProposalView, ...]]:
+    """By case: what waits for confirmation in it, the oldest first. Those in which nothing does are left out."""
+    asked = [case.id for case in cases if case.proposals]
+    if not asked:
+        return {}
     rows = await session.scalars(
-        select(Operation).where(Operation.case_id == case.id, Operation.state == "proposed").order_by(Operation.id)
+        select(Operation).where(Operation.case_id.in_(asked), Operation.state == "proposed").order_by(Operation.id)
     )
     operations = rows.all()
     answers = await answers_to(session, [operation.id for operation in operations])
-    return tuple(_view(operation, answers[operation.id]) for operation in operations)
+    found: dict[UUID, tuple[ProposalView, ...]] = defaultdict(tuple)
+    for operation in operations:
+        found[operation.case_id] += (_view(operation, answers[operation.id]),)
+    return found
 
 
 async def answers_to(session: AsyncSession, operation_ids: list[UUID]) -> Mapping[UUID, list[ProposalAnswer]]:

@@ -66,7 +66,8 @@ async def propose(
 
 async def _replace_stale(work: LockedCase, operation: Operation) -> None:
     """An equal one still stands only where nobody can confirm it any more, or the policy had refused this one."""
-    for standing in await proposals_of(work.session, work.case):
+    found = await proposals_of(work.session, [work.case])
+    for standing in found.get(work.case.id, ()):
         mine = (operation.kind, operation.name, operation.step, operation.item)
         if (standing.kind, standing.name, standing.step, standing.item) == mine:
             replaced = await work.session.get_one(Operation, standing.id)

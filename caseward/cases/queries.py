@@ -15,7 +15,7 @@ from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from caseward.cases.commands import whole_situation
+from caseward.cases.commands import whole_situation, whole_situations
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, left_standing, reused, undoes
 from caseward.cases.operations import all_that_stands, effects_of
@@ -88,39 +88,40 @@ async def get_case(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID
     """The case as this actor sees it. Raises CaseNotFound, also for one the actor may not see."""
     await snapshot(session)
     case = await visible_case(session, catalogue, case_id, actor)
-    work = await read_case(session, catalogue, case)
-    subject = await session.get_one(Subject, (case.id, case.subject_revision))
-    now = await whole_situation(work, actor)
-    facts = CaseFacts(
-        business_key=case.business_key,
-        title=case.title,
-        subject=subject.data,
-        subject_revision=case.subject_revision,
-        opened_at=case.opened_at,
-        changed_at=case.changed_at,
-    )
-    return case_document(now, facts, actor, work.steps())
+    return (await _documents(session, catalogue, [case], actor))[case_id]
 
 
 async def get_cases(
     session: AsyncSession, catalogue: Catalogue, *, case_ids: Collection[UUID], actor: Actor
 ) -> dict[UUID, CaseDocument]:
-    """Several cases as `get_case` answers them, one by one, with what is a row of its own read for all of them at once.
-
-    Raises CaseNotFound.
-    """
+    """Several cases as `get_case` answers them, in a few reads for all of them. What it would not find is left out."""
     await snapshot(session)
-    cases = list(await session.scalars(select(Case).where(Case.id.in_(case_ids))))
-    flying = [case.operation_id for case in cases if case.operation_id is not None]
-    revisions = [(case.id, case.subject_revision) for case in cases]
-    # The session finds them again by their keys for as long as somebody holds them.
-    held = [
-        *cases,
-        *await session.scalars(select(Operation).where(Operation.id.in_(flying))),
-        *await session.scalars(select(Subject).where(tuple_(Subject.case_id, Subject.revision).in_(revisions))),
-    ]
-    found = {each: await get_case(session, catalogue, case_id=each, actor=actor) for each in case_ids}
-    held.clear()
+    cases = await session.scalars(select(Case).where(Case.id.in_(case_ids)))
+    return await _documents(session, catalogue, [case for case in cases if _visible(catalogue, case, actor)], actor)
+
+
+async def _documents(
+    session: AsyncSession, catalogue: Catalogue, cases: Sequence[Case], actor: Actor
+) -> dict[UUID, CaseDocument]:
+    if not cases:
+        return {}
+    works = await read_cases(session, catalogue, cases)
+    wanted = [(case.id, case.subject_revision) for case in cases]
+    rows = await session.scalars(select(Subject).where(tuple_(Subject.case_id, Subject.revision).in_(wanted)))
+    subjects = {row.case_id: row for row in rows}  # held, so that the session finds them again by their keys
+    situations = await whole_situations(works, actor)
+    found: dict[UUID, CaseDocument] = {}
+    for work in works:
+        case = work.case
+        facts = CaseFacts(
+            business_key=case.business_key,
+            title=case.title,
+            subject=subjects[case.id].data,
+            subject_revision=case.subject_revision,
+            opened_at=case.opened_at,
+            changed_at=case.changed_at,
+        )
+        found[case.id] = case_document(situations[case.id], facts, actor, work.steps())
     return found
 
 
@@ -429,24 +430,11 @@ async def list_conditions(
 ) -> dict[UUID, ConditionInfo]:
     """What is happening to each case of a list, in the words of its document: a few reads for all of them."""
     cases = list(await session.scalars(select(Case).where(Case.id.in_([row.case_id for row in rows]))))
-    flying = [case.operation_id for case in cases if case.operation_id is not None]
-    operations = {row.id: row for row in await session.scalars(select(Operation).where(Operation.id.in_(flying)))}
-    undoing = [row.case_id for row in operations.values() if undoes(catalogue[row.process], row)]
-    wanted = or_(Effect.driven_by.in_(flying), and_(Effect.case_id.in_(undoing), Effect.standing))
-    effects = list(await session.scalars(select(Effect).where(wanted))) if flying else []
     held = await _process_pauses(session, {case.process for case in cases})
     found: dict[UUID, ConditionInfo] = {}
-    for case in cases:
-        work = LockedCase(
-            session=session,
-            process=catalogue[case.process],
-            case=case,
-            now=case.changed_at,
-            operation=operations.get(case.operation_id) if case.operation_id else None,
-            effects={effect.key: effect for effect in effects if effect.case_id == case.id},
-        )
+    for work in await read_cases(session, catalogue, cases):
         now = work.situation()
-        found[case.id] = condition_info(condition(replace(now, pauses=(*now.pauses, *held[case.process]))))
+        found[work.case.id] = condition_info(condition(replace(now, pauses=(*now.pauses, *held[work.process.name]))))
     return found
 
 
@@ -590,29 +578,44 @@ def message_document(row: Message) -> MessageDocument:
 async def visible_case(session: AsyncSession, catalogue: Catalogue, case_id: UUID, actor: Actor) -> Case:
     """The case, if this actor may see it. Raises CaseNotFound."""
     case = await session.get(Case, case_id)
-    if case is None or case.process not in catalogue or not catalogue[case.process].visible_to(actor.roles):
+    if case is None or not _visible(catalogue, case, actor):
         raise CaseNotFound
     return case
 
 
+def _visible(catalogue: Catalogue, case: Case, actor: Actor) -> bool:
+    return case.process in catalogue and catalogue[case.process].visible_to(actor.roles)
+
+
 async def read_case(session: AsyncSession, catalogue: Catalogue, case: Case) -> LockedCase:
     """The case with its operation in flight, that one's effects and those it is to undo, for reading only."""
-    process = catalogue[case.process]
-    operation = await session.get(Operation, case.operation_id) if case.operation_id else None
-    rows: Iterable[Effect] = []
-    if operation is not None:
-        wanted = Effect.driven_by == operation.id
-        if undoes(process, operation):
-            wanted = or_(wanted, and_(Effect.case_id == case.id, Effect.standing))
-        rows = await session.scalars(select(Effect).where(wanted))
-    return LockedCase(
-        session=session,
-        process=process,
-        case=case,
-        now=case.changed_at,
-        operation=operation,
-        effects={effect.key: effect for effect in rows},
-    )
+    return (await read_cases(session, catalogue, [case]))[0]
+
+
+async def read_cases(session: AsyncSession, catalogue: Catalogue, cases: Sequence[Case]) -> list[LockedCase]:
+    """Several in the same order, in two reads for all of them."""
+    flying = [case.operation_id for case in cases if case.operation_id is not None]
+    operations: dict[UUID, Operation] = {}
+    effects: dict[UUID, dict[str, Effect]] = defaultdict(dict)
+    if flying:
+        operations = {row.id: row for row in await session.scalars(select(Operation).where(Operation.id.in_(flying)))}
+        undoing = [row.case_id for row in operations.values() if undoes(catalogue[row.process], row)]
+        wanted = Effect.driven_by.in_(flying)
+        if undoing:
+            wanted = or_(wanted, and_(Effect.case_id.in_(undoing), Effect.standing))
+        for row in await session.scalars(select(Effect).where(wanted)):
+            effects[row.case_id][row.key] = row
+    return [
+        LockedCase(
+            session=session,
+            process=catalogue[case.process],
+            case=case,
+            now=case.changed_at,
+            operation=operations[case.operation_id] if case.operation_id else None,
+            effects=effects[case.id],
+        )
+        for case in cases
+    ]
 
 
 def _encode(changed_at: datetime, case_id: UUID) -> str:

@@ -59,6 +59,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=10,
+            pool_use_lifo=True,  # those that have prepared their statements
             hide_parameters=True,  # errors get logged, and parameters hold the data of people
             pool_pre_ping=pre_ping,
             connect_args={

@@ -6,6 +6,7 @@ people survive: one does while the subject that it saw is the subject still, and
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,9 @@ class Past:
     transitions: list[Operation]
     """Completed ones, in order."""
     effects: dict[str, Effect]
+    """By key, in the order in which they were reserved."""
+    begun: dict[UUID, list[Effect]]
+    """The same by the operation that began them: a case may have had thousands."""
     documents: list[str]
     """Ids of those that count now."""
 
@@ -225,7 +229,11 @@ async def _past(work: LockedCase) -> Past:
         .order_by(Effect.reserved_at, Effect.key)  # the plan's hash depends on it
     )
     documents = [] if work.case.documents is None else [str(row.id) for row in await counting(work)]
-    return Past(told, transitions, {effect.key: effect for effect in found}, documents)
+    effects, begun = dict[str, Effect](), defaultdict[UUID, list[Effect]](list)
+    for effect in found:
+        effects[effect.key] = effect
+        begun[effect.operation_id].append(effect)
+    return Past(told, transitions, effects, begun, documents)
 
 
 def _stories(work: LockedCase, operations: list[Operation]) -> list[_Told]:
@@ -274,8 +282,10 @@ def _later(work: LockedCase, past: Past, target: _Told) -> list[dict[str, Any]]:
 
 def _of(past: Past, operation: Operation) -> list[Effect]:
     """The effects of an operation's story, those that it adopted included."""
-    adopted = set(reused(operation))
-    return [e for e in past.effects.values() if e.operation_id == operation.id or e.key in adopted]
+    begun = past.begun.get(operation.id, [])
+    adopted = [past.effects[key] for key in reused(operation) if key in past.effects]
+    found = {effect.key: effect for effect in (*begun, *adopted)}
+    return sorted(found.values(), key=lambda effect: (effect.reserved_at, effect.key)) if adopted else begun
 
 
 def _by_step(told: _Told, past: Past) -> dict[str, Effect]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from caseward.memory import collect_seldom
 from dev.drill.play import ANSWERS, FAULTS, Place, Player, Seen, places
 from dev.drill.world import ClockStopped, world_on
 from dev.screen import show
@@ -130,6 +131,7 @@ def main(arguments: list[str]) -> int:
     if name not in CATALOGUE:
         print(f"Name one process: {', '.join(CATALOGUE)}.", file=sys.stderr)
         return 2
+    collect_seldom()
     began = time.monotonic()
     rows = asyncio.run(Drill(name).play())
     for line in table(rows):

@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from caseward.cases import queries
 from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
@@ -48,6 +48,9 @@ PATIENCE = 600.0  # real seconds until a cell that comes to no rest is a dead en
 DECISIONS = 4  # how many further questions an answer may raise before that is one
 OPERATORS = Actor("drill-operator", frozenset({OPERATOR, SENIOR_OPERATOR}))
 _numbers = count(1)
+# Made once, because making it takes longer than running it.
+_DUE = select(func.min(Effect.next_attempt_at)).where(Effect.driven_by == Row.operation_id).scalar_subquery()
+_GLANCE = select(Row.condition, Row.operation_id, _DUE).where(Row.id == bindparam("case_id"))
 
 
 class Broken(Exception):
@@ -400,9 +403,8 @@ class Case:
 
     async def glance(self) -> tuple[str, bool, datetime | None]:
         """Its condition, whether an operation is in flight, and when its next attempt is due: much cheaper than all."""
-        due = select(func.min(Effect.next_attempt_at)).where(Effect.driven_by == Row.operation_id).scalar_subquery()
         async with self.world.database.sessions() as session:
-            found = await session.execute(select(Row.condition, Row.operation_id, due).where(Row.id == self.id))
+            found = await session.execute(_GLANCE, {"case_id": self.id})
         condition, operation_id, next_attempt_at = found.one()
         return condition, operation_id is not None, next_attempt_at
 

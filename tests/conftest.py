@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from caseward.memory import collect_seldom
 from dev.service import port_is_free
 from settings import Settings
 
@@ -27,6 +28,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if item not in long]
+
+
+def pytest_collection_finish() -> None:
+    collect_seldom()  # a look through all that the tests hold takes a second, and hits whoever is at work
 
 
 def _turn(item: pytest.Item) -> int:

@@ -1,17 +1,18 @@
 """The console and the lists of the API on a company of some size: no page reads what it does not show."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
 import pytest_asyncio
-from sqlalchemy import select, text
+from sqlalchemy import event, select, text
 
 from bench.plans import big_tables, faults
 from bench.screens import plans_of, screens
 from bench.seed import fill
-from caseward.cases.queries import get_case
+from caseward.cases.queries import get_case, get_cases
 from caseward.cases.timeline import first_break
 from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
@@ -53,6 +54,21 @@ async def test_no_screen_reads_more_the_larger_the_company_is(company: Company):
     assert {plan.screen for plan in plans} == {screen.name for screen in looked_at}
     at_fault = {f"{plan.screen}: {plan}": found for plan in plans if (found := faults(plan, big))}
     assert not at_fault
+
+
+async def test_ten_cases_are_told_in_as_many_reads_as_one(database: Database):
+    blocked = await ids(database, "SELECT id FROM cases WHERE condition = 'blocked' ORDER BY id LIMIT 10")
+    somebody = Actor("olga", frozenset({"operator"}))
+    asked: list[str] = []
+    event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    took = Counter[int]()
+    for some in (blocked[:1], blocked):
+        asked.clear()
+        async with database.transaction() as session:
+            found = await get_cases(session, CATALOGUE, case_ids=some, actor=somebody)
+        assert found.keys() == set(some)
+        took[len(some)] = len(asked)
+    assert took[10] == took[1] > 0, took
 
 
 class TestCopies:

@@ -11,7 +11,8 @@ from api.deps import Wiring
 from api.notices import Notice
 from caseward.cases.commands import Accepted, Envelope
 from caseward.cases.queries import Standing, get_case, get_operation, get_standing
-from caseward.documents import CaseDocument, OperationDocument
+from caseward.documents.case import CaseDocument
+from caseward.documents.operation import OperationDocument
 from caseward.situation import FINISHED
 
 POLL = timedelta(seconds=1)  # the net below the notices, which a cut connection may lose

@@ -33,7 +33,7 @@ from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward.db.migrate import revisions
 from caseward.db.session import Database
-from caseward.documents import Problem
+from caseward.documents.problem import Problem
 from caseward.objects import Objects
 from caseward.overrides import OVERRIDES
 from caseward.process import Catalogue, hyphenated

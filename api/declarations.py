@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from api.bodies import opening_body, transition_body
 from caseward.claims import ClaimInput
-from caseward.documents import Document
+from caseward.documents.parts import Document
 from caseward.overrides import OVERRIDES
 from caseward.process import (
     Block,

@@ -27,7 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import Scope
 
-from caseward.documents import Problem
+from caseward.documents.problem import Problem
 from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid, VersionStale
 from caseward.trace import trace_id
 

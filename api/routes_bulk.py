@@ -15,7 +15,7 @@ from caseward.cases.blocked import blocked_groups
 from caseward.cases.bulk import BulkOrder, Group, continue_bulk, order_bulk, stop_bulk
 from caseward.cases.bulk_queries import RUNS_A_PAGE, get_bulk, list_bulk, list_items
 from caseward.cases.queries import MAX_PAGE
-from caseward.documents import BulkDocument, BulkGroups, BulkItemList, BulkList
+from caseward.documents.bulk import BulkDocument, BulkGroups, BulkItemList, BulkList
 from caseward.overrides import OVERRIDES, Why
 from caseward.process import Strict
 

@@ -13,7 +13,7 @@ from api.responses import problems
 from api.webhooks import MAX_ID, TOLERANCE, Signatures
 from caseward.cases.callbacks import PartnerEvent, list_callbacks, receive
 from caseward.cases.commands import field_errors
-from caseward.documents import CallbackList, CallbackReceipt
+from caseward.documents.callbacks import CallbackList, CallbackReceipt
 from caseward.errors import InputInvalid
 
 router = APIRouter(prefix="/v1")

@@ -14,16 +14,12 @@ from api.responses import DOWNLOAD, NO_STORE, READING, READING_CASE, problems, s
 from caseward.cases import queries
 from caseward.cases.commands import dismiss_message, requeue_message
 from caseward.cases.export import evidence, file_name
-from caseward.documents import (
-    CaseDocument,
-    CaseList,
-    EvidenceDocument,
-    MessageDocument,
-    MessageList,
-    OperationDocument,
-    ReplayPlan,
-    Timeline,
-)
+from caseward.documents.case import CaseDocument, CaseList
+from caseward.documents.evidence import EvidenceDocument
+from caseward.documents.operation import OperationDocument
+from caseward.documents.outbox import MessageDocument, MessageList
+from caseward.documents.replay import ReplayPlan
+from caseward.documents.timeline import Timeline
 from caseward.overrides import Why
 from caseward.process import Strict
 from caseward.situation import ConditionName

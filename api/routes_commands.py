@@ -14,7 +14,8 @@ from api.deps import Sealed, Wait, Wired, header_parameters
 from api.responses import OPENING, command
 from caseward.cases.commands import open_case, request_claim, request_override, request_transition
 from caseward.claims import CLAIM_TITLES, CLAIM_WORDS, ClaimInput
-from caseward.documents import CaseDocument, OperationDocument
+from caseward.documents.case import CaseDocument
+from caseward.documents.operation import OperationDocument
 from caseward.overrides import OVERRIDES, Override
 from caseward.process import Catalogue, Process, Transition, hyphenated
 

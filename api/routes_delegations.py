@@ -10,7 +10,7 @@ from api.bodies import Storable
 from api.deps import CurrentActor, Sealed, Session, Wired, header_parameters
 from api.responses import problems, success
 from caseward.cases.delegations import delegate, end_delegation, list_delegations
-from caseward.documents import DelegationDocument, DelegationList
+from caseward.documents.people import DelegationDocument, DelegationList
 from caseward.overrides import Why
 from caseward.process import Strict
 

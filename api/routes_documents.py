@@ -23,7 +23,7 @@ from caseward.cases.documents import (
     list_documents,
 )
 from caseward.cases.queries import get_standing
-from caseward.documents import AttachedDocument, AttachedList
+from caseward.documents.attached import AttachedDocument, AttachedList
 from caseward.errors import DocumentNotFound
 from caseward.situation import DocumentView
 

@@ -9,7 +9,7 @@ from api.errors import ProcessNotFound
 from api.responses import problems
 from api.routes_cases import Text
 from caseward.cases.numbers import MOST_DAYS, get_numbers
-from caseward.documents import Numbers
+from caseward.documents.numbers import Numbers
 
 router = APIRouter(prefix="/v1/numbers", tags=["Numbers"])
 

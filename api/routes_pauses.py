@@ -13,7 +13,7 @@ from api.routes_cases import Text
 from caseward.cases.commands import request_override
 from caseward.cases.pausing import RATE, case_document_of, list_pauses, request_pause, request_resume
 from caseward.db.tables import Case
-from caseward.documents import PauseDocument, PauseList
+from caseward.documents.pauses import PauseDocument, PauseList
 from caseward.errors import PauseNotFound
 from caseward.overrides import Deadlines, PauseInput, ResumeInput, Why
 from caseward.process import Strict

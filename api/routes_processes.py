@@ -8,7 +8,7 @@ from api.declarations import ProcessDocument, ProcessList, process_document, pro
 from api.deps import CurrentActor, Holder
 from api.errors import ProcessNotFound, SchemaNotFound
 from api.responses import problems
-from caseward.documents import Me
+from caseward.documents.people import Me
 from caseward.process import Catalogue
 
 Name = Annotated[str, Path(max_length=200)]

@@ -11,7 +11,7 @@ from api.deps import Sealed, Wait, Wired
 from api.responses import command
 from api.routes_commands import ON_A_CASE, taking
 from caseward.cases.confirming import confirm_proposal, decline_proposal
-from caseward.documents import OperationDocument
+from caseward.documents.operation import OperationDocument
 
 
 async def confirm(

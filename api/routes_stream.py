@@ -18,7 +18,7 @@ from api.routes_cases import MAX_NUMBER, After
 from api.tokens import Identity
 from caseward.cases.delegations import standing_in
 from caseward.cases.queries import MAX_PAGE, Standing, get_standing, get_timeline, snapshot
-from caseward.documents import EntryDocument
+from caseward.documents.timeline import EntryDocument
 from caseward.errors import CaseNotFound
 
 router = APIRouter(prefix="/v1", tags=["Cases"])

@@ -35,14 +35,9 @@ from caseward.cases.commands import (
 from caseward.cases.confirming import confirm_proposal, decline_proposal
 from caseward.cases.queries import get_case, get_operation, get_plan, latest_entries
 from caseward.claims import ClaimInput
-from caseward.documents import (
-    ActionDocument,
-    AnswerDocument,
-    CaseDocument,
-    ProposalDocument,
-    ProposedAction,
-    ReplayPlan,
-)
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.proposal import AnswerDocument, ProposalDocument, ProposedAction
+from caseward.documents.replay import ReplayPlan
 from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
 from caseward.overrides import OVERRIDES
 from caseward.process import Nothing, Process

@@ -23,7 +23,7 @@ from caseward.cases.bulk import continue_bulk, stop_bulk
 from caseward.cases.bulk_queries import get_bulk, list_bulk, list_items
 from caseward.cases.commands import field_errors
 from caseward.cases.queries import snapshot
-from caseward.documents import BulkDocument
+from caseward.documents.bulk import BulkDocument
 from caseward.errors import ActionNotAllowed
 from caseward.overrides import OVERRIDES
 from caseward.process import Catalogue

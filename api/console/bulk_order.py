@@ -28,7 +28,9 @@ from caseward.cases.blocked import BlockedCase, blocked_cases
 from caseward.cases.bulk import DEFAULT_RATE, NEVER, NOT_IN_BULK, NOTHING_BLOCKED, PER_ITEM, find_group, order_bulk
 from caseward.cases.commands import field_errors
 from caseward.cases.queries import get_case, snapshot
-from caseward.documents import ActionDocument, BulkGroup, CaseDocument, ReasonDocument
+from caseward.documents.bulk import BulkGroup
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.parts import ReasonDocument
 from caseward.errors import ActionNotAllowed, InputInvalid
 from caseward.overrides import OVERRIDES
 from caseward.process import Process

@@ -30,15 +30,11 @@ from caseward.cases.queries import (
     visible_case,
 )
 from caseward.diagram import diagram
-from caseward.documents import (
-    ActionDocument,
-    AttachedList,
-    CaseDocument,
-    EntryDocument,
-    KindDocument,
-    OperationDocument,
-    StepDocument,
-)
+from caseward.documents.attached import AttachedList, KindDocument
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.operation import OperationDocument
+from caseward.documents.steps import StepDocument
+from caseward.documents.timeline import EntryDocument
 from caseward.policy import Action, action_title
 from caseward.process import AUDITOR, ENGINE_ROLES, SENIOR_OPERATOR, Process
 from caseward.situation import Actor, address_title

@@ -7,7 +7,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.queries import get_offsets
 from caseward.claims import CLAIM_WORDS
-from caseward.documents import ActionDocument, CaseDocument, PlannedStep, ProposedAction
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.proposal import ProposedAction
+from caseward.documents.replay import PlannedStep
 from caseward.overrides import OVERRIDES
 from caseward.policy import override_confirmation, role_names
 from caseward.process import Catalogue, Confirmation, Process, Transition

@@ -20,7 +20,7 @@ from api.routes_documents import Adding
 from caseward.cases.commands import Envelope
 from caseward.cases.documents import list_documents
 from caseward.cases.queries import get_case
-from caseward.documents import AttachedDocument
+from caseward.documents.attached import AttachedDocument
 from caseward.errors import DocumentNotFound
 
 router, uploads = console_router(), upload_router()

@@ -10,7 +10,7 @@ from api.deps import READS_NUMBERS, Wired
 from api.errors import ProcessNotFound
 from api.routes_numbers import Days
 from caseward.cases.numbers import get_numbers
-from caseward.documents import Numbers
+from caseward.documents.numbers import Numbers
 
 router = console_router()
 PLACE = Place("Numbers", "/console/numbers", READS_NUMBERS.roles)

@@ -17,7 +17,7 @@ from api.deps import OPERATES_OUTBOX, READS_OUTBOX, Wired, Wiring
 from api.routes_pauses import PauseOrder, ResumeOrder
 from caseward.cases.commands import Envelope, field_errors
 from caseward.cases.pausing import RATE, list_pauses, request_pause, request_resume
-from caseward.documents import PauseDocument
+from caseward.documents.pauses import PauseDocument
 
 router = console_router()
 PLACE = Place("Pauses", "/console/pauses", READS_OUTBOX.roles)

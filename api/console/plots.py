@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import log10
 from typing import Any
 
-from caseward.documents import Spread
+from caseward.documents.numbers import Spread
 
 SHORTEST, LONGEST = 0.01, 90 * 86400.0  # seconds: from a partner's quick answer to the most days that are counted
 TICKS = ((0.1, "0.1 s"), (1.0, "1 s"), (60.0, "1 min"), (3600.0, "1 h"), (86400.0, "1 d"), (30 * 86400.0, "30 d"))

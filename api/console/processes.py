@@ -14,7 +14,7 @@ from api.errors import ProcessNotFound
 from api.routes_numbers import Days
 from caseward.cases.queries import openings
 from caseward.diagram import diagram
-from caseward.documents import ProcessNumbers
+from caseward.documents.numbers import ProcessNumbers
 from caseward.process import Process
 
 router = console_router()

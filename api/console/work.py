@@ -22,7 +22,8 @@ from api.deps import OPERATES_OUTBOX, READS_BULK, READS_OUTBOX, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
-from caseward.documents import CaseDocument, CaseRow, ConditionInfo, MessageDocument
+from caseward.documents.case import CaseDocument, CaseRow, ConditionInfo
+from caseward.documents.outbox import MessageDocument
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
 from caseward.situation import Actor, ConditionName
 

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.bulk import fingerprint
 from caseward.db.tables import Case, Effect, Operation
-from caseward.documents import BulkGroup, BulkGroups
+from caseward.documents.bulk import BulkGroup, BulkGroups
 from caseward.process import Catalogue, Process
 from caseward.situation import UNDO_SUFFIX, Actor, Direction, step_title
 

@@ -21,7 +21,7 @@ from caseward.cases.commands import Envelope, field_errors, lock_key, whole_situ
 from caseward.cases.locked import lock_case
 from caseward.db.session import database_now
 from caseward.db.tables import BulkItem, BulkRun, Operation
-from caseward.documents import BulkGroup
+from caseward.documents.bulk import BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid, Reason
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from caseward.bulk import ITEM_STATES, UNDER_WAY, ItemState, RunState
 from caseward.cases.queries import snapshot
 from caseward.db.tables import BulkItem, BulkRun, Case
-from caseward.documents import ActorDocument, BulkDocument, BulkItemDocument, BulkItemList, BulkList, BulkNote
+from caseward.documents.bulk import BulkDocument, BulkItemDocument, BulkItemList, BulkList, BulkNote
+from caseward.documents.parts import ActorDocument
 from caseward.errors import BulkNotFound
 
 RUNS_A_PAGE = 50

@@ -17,7 +17,7 @@ from caseward.cases.effects import Settlement
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Attempt, Callback, Effect
-from caseward.documents import CallbackDocument, CallbackList
+from caseward.documents.callbacks import CallbackDocument, CallbackList
 from caseward.errors import CaseNotFound
 from caseward.failpoints import failpoint
 from caseward.outbox import store

@@ -14,7 +14,7 @@ from uuid_utils.compat import uuid7
 from caseward.cases.commands import Envelope, digest_of, lock_key
 from caseward.db.session import database_now
 from caseward.db.tables import Delegation
-from caseward.documents import DelegationDocument, DelegationList
+from caseward.documents.people import DelegationDocument, DelegationList
 from caseward.errors import ActionNotAllowed, DelegationNotFound, IdempotencyKeyReused, InputInvalid, Reason
 from caseward.process import AUDITOR, ENGINE_ROLES, OPERATOR, SENIOR_OPERATOR
 from caseward.situation import Actor

@@ -16,14 +16,8 @@ from caseward.cases.commands import Envelope, check_version, digest_of, lock_key
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.queries import read_case, snapshot, visible_case
 from caseward.db.tables import Case, Effect, Operation, StoredDocument
-from caseward.documents import (
-    ActorDocument,
-    AttachedDocument,
-    AttachedList,
-    KindDocument,
-    MadeDocument,
-    ReasonDocument,
-)
+from caseward.documents.attached import AttachedDocument, AttachedList, KindDocument, MadeDocument
+from caseward.documents.parts import ActorDocument, ReasonDocument
 from caseward.errors import (
     ActionNotAllowed,
     CaseNotFound,

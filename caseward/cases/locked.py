@@ -14,7 +14,8 @@ from sqlalchemy.orm import aliased
 from caseward.cases.timeline import new_entry
 from caseward.db.counting import note_attempt
 from caseward.db.tables import Attempt, Case, Effect, Operation
-from caseward.documents import CaseFacts, StepDocument, status_document, step_documents
+from caseward.documents.case import CaseFacts, status_document
+from caseward.documents.steps import StepDocument, step_documents
 from caseward.errors import CaseNotFound
 from caseward.messages import News, Offset, Order
 from caseward.offsets import is_offset, needs_offset

@@ -18,7 +18,7 @@ from caseward.cases.pauses import paused_processes
 from caseward.cases.pausing import standing_pauses
 from caseward.cases.queries import snapshot
 from caseward.db.session import database_now
-from caseward.documents import (
+from caseward.documents.numbers import (
     Numbers,
     OperationNumbers,
     PartnerNumbers,

@@ -12,7 +12,8 @@ from caseward.cases.commands import Envelope, digest_of, lock_key
 from caseward.cases.pauses import ensure, keys_of, partner_key, process_key
 from caseward.db.session import database_now
 from caseward.db.tables import Case, Effect, Operation, Pause, PauseChange
-from caseward.documents import ActorDocument, PauseDocument, PauseList
+from caseward.documents.parts import ActorDocument
+from caseward.documents.pauses import PauseDocument, PauseList
 from caseward.errors import ActionNotAllowed, IdempotencyKeyReused, InputInvalid, PauseNotFound, Reason
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
 from caseward.situation import SYSTEM

@@ -23,29 +23,22 @@ from caseward.cases.pauses import NUMBERS, PAUSES, opening_views, paused_process
 from caseward.cases.proposals import answers_to, given_by, unpacked
 from caseward.cases.replay import plan_replay
 from caseward.db.tables import Case, Effect, Entry, Message, Operation, ProposalAnswer, Subject
-from caseward.documents import (
-    ActorDocument,
-    AttemptDocument,
+from caseward.documents.case import (
     CaseDocument,
     CaseFacts,
     CaseList,
     CaseRow,
     ConditionInfo,
-    Confirmations,
-    Document,
-    EntryDocument,
-    MessageDocument,
-    MessageList,
-    OperationDocument,
-    PlannedStep,
-    ReplayPlan,
-    Timeline,
     case_document,
     condition_info,
-    entry_sentence,
-    given_document,
-    step_documents,
 )
+from caseward.documents.operation import Confirmations, OperationDocument
+from caseward.documents.outbox import MessageDocument, MessageList
+from caseward.documents.parts import ActorDocument, Document
+from caseward.documents.proposal import given_document
+from caseward.documents.replay import PlannedStep, ReplayPlan
+from caseward.documents.steps import AttemptDocument, step_documents
+from caseward.documents.timeline import EntryDocument, Timeline, entry_sentence
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, decide, decide_opening, undo_target

@@ -18,7 +18,7 @@ from caseward.cases.attached import counting
 from caseward.cases.locked import LockedCase, address_of, reused, story_of
 from caseward.cases.operations import Request, begin, new_operation, resting, take_over
 from caseward.db.tables import Effect, Operation
-from caseward.documents import PlannedDecision, PlannedStep, ReplayPlan
+from caseward.documents.replay import PlannedDecision, PlannedStep, ReplayPlan
 from caseward.errors import ActionNotAllowed, InputInvalid, Reason
 from caseward.offsets import divide, irrevocable, is_offset, needs_offset, surely_nothing
 from caseward.process import NONE_NEEDED, Step, Transition

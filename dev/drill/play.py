@@ -17,7 +17,9 @@ from caseward.cases.commands import Accepted, Envelope, open_case, request_overr
 from caseward.cases.confirming import confirm_proposal
 from caseward.db.tables import Case as Row
 from caseward.db.tables import Effect
-from caseward.documents import ActionDocument, CaseDocument, OperationDocument, StepDocument
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.operation import OperationDocument
+from caseward.documents.steps import StepDocument
 from caseward.errors import CasewardError
 from caseward.messages import workflow_id
 from caseward.overrides import OVERRIDES

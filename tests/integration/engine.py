@@ -34,7 +34,8 @@ from caseward.cases.timeline import first_break
 from caseward.claims import ClaimInput
 from caseward.db.session import Database
 from caseward.db.tables import Attempt, Base, Callback, Case, Effect, Entry, Message, Operation
-from caseward.documents import CaseDocument, OperationDocument
+from caseward.documents.case import CaseDocument
+from caseward.documents.operation import OperationDocument
 from caseward.errors import PartnerAcknowledged, PartnerAnswer, PartnerFailed, PartnerSilent
 from caseward.messages import (
     BlockCall,

@@ -7,7 +7,7 @@ import pytest
 
 from api.console.door import COOKIE
 from api.console.plots import LONGEST, SHORTEST, drawn, duration, part, place
-from caseward.documents import Spread
+from caseward.documents.numbers import Spread
 from tests.integration.office import Office
 
 

@@ -18,7 +18,7 @@ from caseward.cases.bulk_drive import drive
 from caseward.cases.bulk_queries import get_bulk, list_bulk, list_items
 from caseward.cases.confirming import confirm_proposal
 from caseward.db.tables import BulkItem, BulkRun
-from caseward.documents import BulkDocument, BulkGroup
+from caseward.documents.bulk import BulkDocument, BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid
 from caseward.process import Catalogue, Confirmation
 from caseward.situation import Actor

@@ -13,7 +13,7 @@ from caseward.cases.admission import admit_override
 from caseward.cases.commands import Accepted
 from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.db.tables import Operation
-from caseward.documents import ProposalDocument
+from caseward.documents.proposal import ProposalDocument
 from caseward.errors import (
     ActionNotAllowed,
     CommandRefused,

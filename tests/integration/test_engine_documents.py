@@ -9,7 +9,7 @@ from caseward.activity import Call, NotNeeded
 from caseward.cases.confirming import confirm_proposal
 from caseward.cases.documents import Uploaded, add_document, list_documents
 from caseward.cases.queries import get_plan
-from caseward.documents import AttachedDocument
+from caseward.documents.attached import AttachedDocument
 from caseward.errors import ActionNotAllowed
 from caseward.messages import StepAnswer, StepCall
 from caseward.process import NONE_NEEDED, Confirmation, DocumentKind, Documents, Finding, Process, Step, Verdict

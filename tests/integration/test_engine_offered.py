@@ -31,7 +31,8 @@ from caseward.cases.timeline import first_break
 from caseward.claims import ClaimInput
 from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
-from caseward.documents import ActionDocument, CaseDocument, ProposalDocument
+from caseward.documents.case import ActionDocument, CaseDocument
+from caseward.documents.proposal import ProposalDocument
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, InputInvalid
 from caseward.overrides import OVERRIDES
 from caseward.policy import decide_all, decide_confirming, decide_declining, stale

@@ -14,7 +14,7 @@ from caseward.cases import breaker, pausing
 from caseward.cases.pauses import holds_of, partner_key, process_key
 from caseward.cases.resuming import Resuming
 from caseward.db.tables import Pause, PauseChange
-from caseward.documents import PauseDocument
+from caseward.documents.pauses import PauseDocument
 from caseward.errors import ActionNotAllowed, IdempotencyKeyReused
 from caseward.messages import StepAnswer
 from tests.integration.engine import (

@@ -7,7 +7,7 @@ import pytest
 from caseward.cases import queries
 from caseward.cases.commands import Accepted
 from caseward.cases.confirming import confirm_proposal
-from caseward.documents import ReplayPlan
+from caseward.documents.replay import ReplayPlan
 from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid
 from caseward.process import IMPOSSIBLE, NONE_NEEDED, Confirmation, State, Transition
 from tests.integration.engine import (

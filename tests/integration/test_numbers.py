@@ -10,7 +10,7 @@ from sqlalchemy import text
 from caseward.cases import numbers
 from caseward.cases.numbers import get_numbers
 from caseward.db.session import Database
-from caseward.documents import Numbers, OperationNumbers, ProcessNumbers
+from caseward.documents.numbers import Numbers, OperationNumbers, ProcessNumbers
 from caseward.process import Catalogue
 from tests.integration.engine import (
     BOOK,

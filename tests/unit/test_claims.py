@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from caseward.claims import CLAIM_TITLES, CLAIM_WORDS
-from caseward.documents import CaseFacts, case_document, status_document
+from caseward.documents.case import CaseFacts, case_document, status_document
 from caseward.policy import Action, decide, decide_all
 from caseward.process import CLAIMS
 from processes.vendor_onboarding import VENDOR_ONBOARDING

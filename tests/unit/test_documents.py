@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
-from caseward.documents import CaseFacts, case_document, entry_sentence, status_document, step_documents
+from caseward.documents.case import CaseFacts, case_document, status_document
+from caseward.documents.steps import step_documents
+from caseward.documents.timeline import entry_sentence
 from caseward.overrides import OVERRIDES
 from caseward.process import Process
 from caseward.situation import Actor

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caseward.documents import CaseFacts, case_document, status_document
+from caseward.documents.case import CaseFacts, case_document, status_document
 from caseward.policy import Action, bound_to, decide, decide_confirming, decide_declining, stale
 from caseward.process import Circumstance, Confirmation, Process
 from caseward.situation import Actor, Given, ProposalView, Situation

@@ -15,7 +15,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from caseward import messages
-from caseward.documents import CaseFacts, status_document, step_documents
+from caseward.documents.case import CaseFacts, status_document
+from caseward.documents.steps import step_documents
 from caseward.messages import (
     AdmitAnswer,
     AdmitCall,

@@ -1,0 +1,1 @@
+"""Every JSON document that leaves the engine: its shape, and its one builder."""

@@ -202,7 +202,7 @@ def stuck_in_replays(process: Process, monkeypatch) -> list[str]:
         in_a_replay = now.operation is not None and now.operation.name == "replay"
         return () if in_a_replay else decide_all(now, actor)
 
-    monkeypatch.setattr("caseward.checking.explore.decide_all", nobody_helps)
+    monkeypatch.setattr("caseward.checking.places.decide_all", nobody_helps)
     return [str(each) for each in explore(process).findings if "replay" in "".join(each.path)]
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from caseward.checking.explore import Tried
+from caseward.checking.walk import Tried
 from caseward.offsets import divide, irrevocable, needs_offset, surely_nothing
 from caseward.process import IMPOSSIBLE
 from tests.unit.test_exploring import BOOK, LEAVE, TELL, with_transition

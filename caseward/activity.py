@@ -22,10 +22,11 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from caseward import messages
-from caseward.cases import callbacks, deadlines, effects, operations, taking_back
+from caseward.cases import callbacks, deadlines, effects, operations, outcomes, taking_back
 from caseward.cases.admission import admit_override
-from caseward.cases.effects import LeaseHeld, OpenStep, Reservation, Settlement
+from caseward.cases.effects import LeaseHeld, OpenStep, Reservation
 from caseward.cases.locked import LockedCase, effect_view, lock_case
+from caseward.cases.outcomes import Settlement
 from caseward.db.session import Database
 from caseward.db.tables import Callback, Effect
 from caseward.errors import (
@@ -187,7 +188,7 @@ class EffectRunner:
             except CallbackUnread as fault:
                 if effect.state in {"settled", "running"}:
                     raise  # nobody waits for it now: the outbox tries again, and parks it in plain sight
-                await effects.block_unread(work, effect, str(fault))
+                await outcomes.block_unread(work, effect, str(fault))
             work.touch()
             if work.operation is not None:
                 work.nudge(effect)
@@ -247,7 +248,7 @@ class EffectRunner:
             try:
                 await self._take_in(opened.work, opened.effect, callback, body)
             except CallbackUnread as fault:
-                await effects.block_unread(opened.work, opened.effect, str(fault))
+                await outcomes.block_unread(opened.work, opened.effect, str(fault))
                 break
         if not found:
             return None
@@ -314,7 +315,7 @@ class EffectRunner:
                 answer = _read(asked.method, found)
             elif probing and not reservation.not_found_counts and not (offer.idempotent and reservation.may_send):
                 message = "The partner knows nothing of it yet; the request may still be on its way."
-                return Settlement(outcome="unknown", code=effects.NOT_FOUND_YET, message=message, sent=False)
+                return Settlement(outcome="unknown", code=outcomes.NOT_FOUND_YET, message=message, sent=False)
             elif not reservation.may_send:
                 message = "The partner knows nothing of it."
                 return Settlement(
@@ -422,13 +423,13 @@ def _settlement(said: PartnerAnswer, *, probing: bool) -> Settlement:
     if isinstance(said, PartnerAcknowledged):
         return Settlement(outcome="acknowledged", code=said.code, message=said.message)
     if probing and isinstance(said, PartnerFailed) and said.error_class == "rejected":
-        return replace(effects.of_failure(said), disproved=True)  # it had taken the request, and then refused it
+        return replace(outcomes.of_failure(said), disproved=True)  # it had taken the request, and then refused it
     if probing:  # asking failed: what we want to know stays unknown
         return Settlement(outcome="unknown", code=said.code, message=said.message, sent=False)
     if isinstance(said, LeaseTooShort):
         return Settlement(outcome="failed", error_class="transient", code=said.code, message=said.message, sent=False)
     if isinstance(said, PartnerFailed):
-        return effects.of_failure(said)
+        return outcomes.of_failure(said)
     return Settlement(outcome="unknown", code=said.code, message=said.message)
 
 

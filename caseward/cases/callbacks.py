@@ -12,9 +12,9 @@ from sqlalchemy import and_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases import effects
-from caseward.cases.effects import Settlement
+from caseward.cases import effects, outcomes
 from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.outcomes import Settlement
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Attempt, Callback, Effect
 from caseward.documents.callbacks import CallbackDocument, CallbackList
@@ -131,18 +131,18 @@ async def take_in(work: LockedCase, effect: Effect, callback: Callback, offer: O
     callback.used_at = work.now
     if said.outcome == "succeeded":
         await _end_attempt(work, effect)
-        await effects.land(work, effect, offer, said)
+        await outcomes.land(work, effect, offer, said)
     elif not await _speaks_for_all(work, effect, offer):
         await _refused_one_of_several(work, effect, offer, said)
     elif effect.outcome == "succeeded":
         if effect.decision not in LEFT_OUT:
-            await effects.contradict(work, effect, said)
+            await outcomes.contradict(work, effect, said)
     elif effect.state == "settled":
-        effects.refused_late(work, effect, said)
+        outcomes.refused_late(work, effect, said)
     elif not (effect.state == "blocked" and effect.outcome == "failed"):
         foreign = effect.direction == "do" and effect.operation_id != effect.driven_by
-        await effects.not_yet(work, effect, offer, said, settle_only=foreign)
-    await effects.finish_retry(work, effect)
+        await outcomes.not_yet(work, effect, offer, said, settle_only=foreign)
+    await outcomes.finish_retry(work, effect)
 
 
 async def _end_attempt(work: LockedCase, effect: Effect) -> None:
@@ -169,7 +169,7 @@ async def _refused_one_of_several(work: LockedCase, effect: Effect, offer: Offer
         return  # told in the timeline when it came
     effect.outcome = "unknown"
     foreign = effect.direction == "do" and effect.operation_id != effect.driven_by
-    await effects.not_yet(work, effect, offer, effects.unproved(said), settle_only=foreign)
+    await outcomes.not_yet(work, effect, offer, outcomes.unproved(said), settle_only=foreign)
 
 
 async def list_callbacks(session: AsyncSession, *, parked: bool, limit: int = PAGE) -> CallbackList:

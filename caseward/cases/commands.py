@@ -13,7 +13,7 @@ from sqlalchemy import ARRAY, Uuid, any_, bindparam, func, select, text, union_a
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward.cases import effects, pauses
+from caseward.cases import outcomes, pauses
 from caseward.cases.locked import LockedCase, effect_view, lock_case, operation_view
 from caseward.cases.operations import (
     Request,
@@ -409,13 +409,13 @@ async def _help(
         because = f"{OVERRIDES[override].title}: somebody else decided on the step."
         await end_proposals(work, because, keep=operation, effect_key=effect.key)
         if effect.outcome == "unknown" and data.get("happened") is False:
-            effects.rule_out(work, effect, operation)
+            outcomes.rule_out(work, effect, operation)
         if override == "retry":
-            effects.retry_now(work, effect, operation)
+            outcomes.retry_now(work, effect, operation)
         elif override == "skip":
-            effects.leave_out(work, effect, operation)
+            outcomes.leave_out(work, effect, operation)
         else:
-            effects.mark_done(work, effect, operation, result)
+            outcomes.mark_done(work, effect, operation, result)
     work.touch()
     work.promise(operation)
     return operation

@@ -83,7 +83,6 @@ class Offered(NamedTuple):
 
     by_action: dict[Action, frozenset[str]]
     """The roles that may take it."""
-    tried: int
     situation: Situation
     unconfirmed: tuple[str, ...]
     """Actions that would wait for confirmations which nobody may give."""
@@ -143,19 +142,17 @@ class Rules:
     def _ask(self, now: Situation) -> Offered:
         by_action: dict[Action, set[str]] = {}
         unconfirmed: set[str] = set()
-        tried = 0
         for actor in self.people:
             for action, decision in decide_all(now, actor):
-                tried += 1
+                self.commands += 1
                 if not decision.allowed:
                     continue
                 by_action.setdefault(action, set()).add(actor.id)
                 if decision.confirmation is not None and not self._confirmed(now, actor, action, decision):
                     unconfirmed.add(action.name)
-        self.commands += tried
         allowed = {action: frozenset(who) for action, who in by_action.items() if action.name not in unconfirmed}
         self.active |= {role for who in by_action.values() for role in who}
-        return Offered(allowed, tried, now, tuple(sorted(unconfirmed)))
+        return Offered(allowed, now, tuple(sorted(unconfirmed)))
 
     def _confirmed(self, now: Situation, proposer: Actor, action: Action, decision: Decision) -> bool:
         """Somebody else may confirm what is proposed."""

@@ -20,8 +20,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
 from caseward.activity import EffectRunner
-from caseward.cases import breaker, repair
-from caseward.cases import effects as engine
+from caseward.cases import breaker, outcomes, repair
 from caseward.cases.commands import note_parked
 from caseward.db.session import Database
 from caseward.hearing import ToActivities
@@ -246,7 +245,7 @@ async def world_on(settings: Settings, catalogue: Catalogue) -> AsyncGenerator[W
     """A world of its own, gone at the end."""
     # Cells share their partners, and each of them would be the one case in a day that has such bad luck.
     breaker.THRESHOLD = MANY
-    engine.POLL_EVERY = POLL_EVERY
+    outcomes.POLL_EVERY = POLL_EVERY
     async with AsyncExitStack() as parts:
         stack = await parts.enter_async_context(Stack(settings, only=("postgres", "migrations", "sandbox")))
         plain = Database.connect(stack.database_url, pool_size=1)

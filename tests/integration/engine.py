@@ -28,8 +28,9 @@ from caseward.cases.commands import (
     request_override,
     request_transition,
 )
-from caseward.cases.effects import OpenStep, Reservation, Settlement
+from caseward.cases.effects import OpenStep, Reservation
 from caseward.cases.locked import story_of
+from caseward.cases.outcomes import Settlement
 from caseward.cases.timeline import first_break
 from caseward.claims import ClaimInput
 from caseward.db.session import Database

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
-from api.bodies import Confirming, Declining, transition_body
+from api.bodies import transition_body
 from api.console import forms
 from api.console.case import act_href, case_page, changes_since, read_page
 from api.console.consequences import consequences
@@ -32,11 +32,10 @@ from caseward.cases.commands import (
     request_override,
     request_transition,
 )
-from caseward.cases.confirming import confirm_proposal, decline_proposal
-from caseward.cases.queries import get_case, get_operation, get_plan, latest_entries
+from caseward.cases.queries import get_case, get_plan, latest_entries
 from caseward.claims import ClaimInput
 from caseward.documents.case import ActionDocument, CaseDocument
-from caseward.documents.proposal import AnswerDocument, ProposalDocument, ProposedAction
+from caseward.documents.proposal import ProposedAction
 from caseward.documents.replay import ReplayPlan
 from caseward.errors import ActionNotAllowed, InputInvalid, VersionStale
 from caseward.overrides import OVERRIDES
@@ -46,13 +45,10 @@ from caseward.situation import Actor, address_title
 router = console_router()
 
 Kind = Literal["transition", "override", "claim"]
-Answer = Literal["confirm", "decline"]
 Name = Annotated[str | None, Query(max_length=200)]
 # What every form carries beside its fields.
 CARRIED = frozenset({"key", "etag", "seen", "more"})
 UNKNOWN = "unknown"
-# What is told of a proposal to those who decline it.
-NOTHING: Mapping[str, Any] = {"consequences": None, "from_step": None, "plan": None, "no_plan": None}
 
 
 @dataclass(frozen=True)
@@ -279,9 +275,9 @@ async def act(
     except VersionStale as refused:
         return await _once_more(request, await acting.now(), form, given, refused)
     except ActionNotAllowed as refused:
-        return await _moved(request, wiring, envelope.actor, case_id, form, refused)
+        return await moved(request, wiring, envelope.actor, case_id, form, refused)
     else:
-        return _to_outcome(accepted)
+        return to_outcome(accepted)
     return await _wrong(request, acting, given, errors, carried)
 
 
@@ -315,7 +311,7 @@ async def _ordered(wiring: Wiring, acting: Acting, envelope: Envelope, given: fo
         )
 
 
-def _to_outcome(accepted: Accepted) -> Response:
+def to_outcome(accepted: Accepted) -> Response:
     """To the case, which shows what the server tells of the operation, while it goes on."""
     to = f"/console/cases/{accepted.case_id}?operation={accepted.operation_id}"
     return RedirectResponse(to, HTTPStatus.SEE_OTHER)
@@ -329,14 +325,14 @@ async def _once_more(
     try:
         plan = await acting.plan(given["step"]) if acting.action.name == "replay" and "step" in given else None
     except (InputInvalid, ActionNotAllowed):
-        return await _moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
+        return await moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
     if not acting.action.allowed:
-        return await _moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
-    told = await _told(acting.wiring, acting.actor, case, form)
+        return await moved(request, acting.wiring, acting.actor, case.case_id, form, refused)
+    told = await what_changed(acting.wiring, acting.actor, case, form)
     return await _form_page(request, acting, given=given, plan=plan, status=refused.status, refused=refused, **told)
 
 
-async def _told(wiring: Wiring, actor: Actor, case: CaseDocument, form: Mapping[str, str]) -> dict[str, Any]:
+async def what_changed(wiring: Wiring, actor: Actor, case: CaseDocument, form: Mapping[str, str]) -> dict[str, Any]:
     """What changed since the form was opened; of pauses only its tag tells."""
     seen = form.get("seen", "")
     after = int(seen) if seen.isdecimal() and int(seen) <= MAX_NUMBER else MAX_NUMBER
@@ -344,7 +340,7 @@ async def _told(wiring: Wiring, actor: Actor, case: CaseDocument, form: Mapping[
     return {"changes": await changes_since(wiring, actor, case.case_id, after), "pauses_changed": paused}
 
 
-async def _moved(
+async def moved(
     request: Request,
     wiring: Wiring,
     actor: Actor,
@@ -355,150 +351,5 @@ async def _moved(
     """The fresh page, with why it was refused, and with what changed since the form was opened."""
     shown = await read_page(wiring, actor, case_id)
     status = refused.http_status if isinstance(refused, ActionNotAllowed) else refused.status
-    told = {**await _told(wiring, actor, shown.case, form), "typed": form.get("reason", "")}
+    told = {**await what_changed(wiring, actor, shown.case, form), "typed": form.get("reason", "")}
     return case_page(request, shown, status=status, refused=refused, **told)
-
-
-@dataclass(frozen=True)
-class Answering:
-    """A proposal, and how somebody would answer it."""
-
-    case: CaseDocument
-    proposal: ProposalDocument | None
-    seen: int
-
-
-async def _answering(wiring: Wiring, actor: Actor, operation_id: UUID) -> Answering:
-    """The proposal as its case shows it. Raises OperationNotFound, CaseNotFound."""
-    async with wiring.database.transaction() as session:
-        operation = await get_operation(session, wiring.catalogue, operation_id=operation_id, actor=actor)
-        who: dict[str, Any] = {"case_id": operation.case_id, "actor": actor}
-        case = await get_case(session, wiring.catalogue, **who)
-        last = await latest_entries(session, wiring.catalogue, limit=1, **who)
-    found = next((each for each in case.proposals if each.operation_id == operation_id), None)
-    return Answering(case, found, last[0].number if last else 0)
-
-
-async def _answer_page(
-    request: Request,
-    wiring: Wiring,
-    actor: Actor,
-    answering: Answering,
-    answer: Answer,
-    *,
-    given: forms.Json | None = None,
-    errors: Mapping[str, str] | None = None,
-    carried: Mapping[str, str] | None = None,
-    status: int = 200,
-    **told: Any,
-) -> Response:
-    proposal, wrong = answering.proposal, errors or {}
-    if proposal is None:  # it was answered, or it expired
-        return _to_case(answering.case.case_id)
-    model = Confirming if answer == "confirm" else Declining
-    own = {"key": str(uuid4()), "etag": answering.case.etag, "seen": str(answering.seen), **(carried or {})}
-    offered: AnswerDocument = proposal.confirm if answer == "confirm" else proposal.decline
-    process, action = wiring.catalogue[answering.case.process], proposal.action
-    # The step and the item that it is about are named above its content; from which step a replay goes is content.
-    named = {name for name in ("step", "item") if getattr(action, name) is not None}
-    return page(
-        request,
-        "answer.html",
-        status=status,
-        case=answering.case,
-        proposal=proposal,
-        answer=answer,
-        offered=offered,
-        step_title=action.step and address_title(process, action.step),
-        content={name: value for name, value in proposal.input.items() if name not in named},
-        unknown=unknown(answering.case, action),
-        **(
-            await _what_confirming_does(wiring, actor, process, answering.case, proposal)
-            if answer == "confirm"
-            else NOTHING
-        ),
-        fields=forms.Form(model.model_json_schema(), given or {}, wrong).fields(),
-        own=own,
-        wrong=[message for name, message in wrong.items() if name != "reason"],
-        **{"refused": None, **told},
-    )
-
-
-async def _what_confirming_does(
-    wiring: Wiring, actor: Actor, process: Process, case: CaseDocument, proposal: ProposalDocument
-) -> dict[str, Any]:
-    """What the proposer was shown, as it is now: nobody confirms blind."""
-    catalogue, action = wiring.catalogue, proposal.action
-    async with wiring.database.transaction() as session:
-        follows = await consequences(session, catalogue, process, case, action, actor)
-    told = {**NOTHING, "consequences": follows}
-    if action.name != "replay":
-        return told
-    step = proposal.input["step"]
-    told["from_step"] = address_title(process, step)
-    try:
-        async with wiring.database.transaction() as session:
-            about: dict[str, Any] = {"case_id": case.case_id, "step": step, "actor": actor}
-            told["plan"] = await get_plan(session, catalogue, proposed=True, **about)
-    except (InputInvalid, ActionNotAllowed) as refused:
-        told["no_plan"] = refused.detail
-    return told
-
-
-def _to_case(case_id: UUID) -> Response:
-    return RedirectResponse(f"/console/cases/{case_id}", HTTPStatus.SEE_OTHER)
-
-
-@router.get("/console/operations/{operation_id}/{answer}")
-async def ask_answer(request: Request, wiring: Wired, actor: Operator, operation_id: UUID, answer: Answer) -> Response:
-    """What was proposed, to be confirmed or declined."""
-    answering = await _answering(wiring, actor, operation_id)
-    return await _answer_page(request, wiring, actor, answering, answer)
-
-
-@router.post("/console/operations/{operation_id}/{answer}")
-async def give_answer(
-    request: Request, wiring: Wired, envelope: SealedForm, form: Form, operation_id: UUID, answer: Answer
-) -> Response:
-    """Confirm or decline it."""
-    answering = await _answering(wiring, envelope.actor, operation_id)
-    model = Confirming if answer == "confirm" else Declining
-    carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
-    command: Any = confirm_proposal if answer == "confirm" else decline_proposal
-    given, _ = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
-    try:
-        body = forms.checked(model, given)
-        async with wiring.command() as session:
-            accepted = await command(
-                session, wiring.catalogue, operation_id=operation_id, reason=body.reason, envelope=envelope
-            )
-    except ValidationError as fault:
-        errors = {each["field"]: each["message"] for each in field_errors(fault)}
-    except VersionStale as refused:
-        return await _answer_once_more(request, wiring, envelope.actor, operation_id, answer, form, given, refused)
-    except ActionNotAllowed as refused:
-        return await _moved(request, wiring, envelope.actor, answering.case.case_id, form, refused)
-    else:
-        return _to_outcome(accepted)
-    about: dict[str, Any] = {"given": given, "errors": errors, "carried": carried}
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return await _answer_page(request, wiring, envelope.actor, answering, answer, status=status, **about)
-
-
-async def _answer_once_more(
-    request: Request,
-    wiring: Wiring,
-    actor: Actor,
-    operation_id: UUID,
-    answer: Answer,
-    form: Mapping[str, str],
-    given: forms.Json,
-    refused: VersionStale,
-) -> Response:
-    """The form as a new one, with what was given and what changed; the case, where it can't be answered any more."""
-    answering = await _answering(wiring, actor, operation_id)
-    proposal = answering.proposal
-    if proposal is None or not (proposal.confirm if answer == "confirm" else proposal.decline).allowed:
-        return await _moved(request, wiring, actor, answering.case.case_id, form, refused)
-    told: dict[str, Any] = {"refused": refused, **await _told(wiring, actor, answering.case, form)}
-    return await _answer_page(request, wiring, actor, answering, answer, given=given, status=refused.status, **told)

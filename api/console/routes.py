@@ -11,6 +11,7 @@ from api.console import (
     Console,
     Place,
     act,
+    answer,
     bulk,
     bulk_order,
     case,
@@ -29,7 +30,7 @@ from api.tokens import Verifier
 
 # Every page, in the order of the navigation; what is named like a run stands before the runs.
 PAGES: tuple[ModuleType, ...] = (
-    *(work, views, case, documents, act),
+    *(work, views, case, documents, act, answer),
     *(bulk_order, bulk, pauses, processes, opening, numbers),
 )
 A_YEAR = 365 * 24 * 3600  # seconds: another content has another address

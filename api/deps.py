@@ -122,18 +122,13 @@ class AnyOf:
         return actor
 
 
-READS_OUTBOX = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
-OutboxReader = Annotated[Actor, Depends(READS_OUTBOX)]
+# What goes beyond single cases: the outbox, pauses, bulk runs, numbers.
+OVERSEES = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
+OverseeingActor = Annotated[Actor, Depends(OVERSEES)]
+OPERATES = AnyOf(OPERATOR, SENIOR_OPERATOR)
+OperatingActor = Annotated[Actor, Depends(OPERATES)]
 # The whole business data of a case, every revision of it, to be taken away.
 EvidenceReader = Annotated[Actor, Depends(AnyOf(SENIOR_OPERATOR, AUDITOR))]
-OPERATES_OUTBOX = AnyOf(OPERATOR, SENIOR_OPERATOR)
-OutboxOperator = Annotated[Actor, Depends(OPERATES_OUTBOX)]
-READS_NUMBERS = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
-NumbersReader = Annotated[Actor, Depends(READS_NUMBERS)]
-READS_BULK = AnyOf(OPERATOR, SENIOR_OPERATOR, AUDITOR)
-BulkReader = Annotated[Actor, Depends(READS_BULK)]
-OPERATES_BULK = AnyOf(OPERATOR, SENIOR_OPERATOR)
-BulkOperator = Annotated[Actor, Depends(OPERATES_BULK)]
 
 
 async def get_envelope(request: Request, actor: CurrentActor) -> Envelope:

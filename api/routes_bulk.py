@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
 from api.bodies import Storable
-from api.deps import BulkOperator, BulkReader, CurrentActor, Sealed, Session, Wired, header_parameters
+from api.deps import CurrentActor, OperatingActor, OverseeingActor, Sealed, Session, Wired, header_parameters
 from api.responses import LOCATION, problems, success
 from api.routes_cases import MAX_NUMBER, Limit, Text
 from caseward.bulk import ItemState, RunState
@@ -151,7 +151,7 @@ async def order(
 @router.get("", operation_id="list_bulk", responses=problems(401, 403, 422, 503))
 async def list_(
     session: Session,
-    _: BulkReader,
+    _: OverseeingActor,
     state: RunState | None = None,
     process: Annotated[Text | None, Query(description="Only runs over a group of its cases")] = None,
     before: UUID | None = None,
@@ -162,7 +162,7 @@ async def list_(
 
 
 @router.get("/{bulk_id}", operation_id="get_bulk", responses=_READ)
-async def get(session: Session, _: BulkReader, bulk_id: UUID) -> BulkDocument:
+async def get(session: Session, _: OverseeingActor, bulk_id: UUID) -> BulkDocument:
     """The run: how many of its cases are where, what it does next, and why it stopped."""
     return await get_bulk(session, bulk_id=bulk_id)
 
@@ -170,7 +170,7 @@ async def get(session: Session, _: BulkReader, bulk_id: UUID) -> BulkDocument:
 @router.get("/{bulk_id}/items", operation_id="list_bulk_items", responses=_READ)
 async def items(
     session: Session,
-    _: BulkReader,
+    _: OverseeingActor,
     bulk_id: UUID,
     state: ItemState | None = None,
     after: Annotated[int, Query(ge=0, le=MAX_NUMBER, description="The number of the last one you have")] = 0,
@@ -183,7 +183,7 @@ async def items(
 @router.post("/{bulk_id}/continue", operation_id="continue_bulk", responses=_SAID)
 async def continue_(
     wiring: Wired,
-    actor: BulkOperator,
+    actor: OperatingActor,
     bulk_id: UUID,
     body: Annotated[Note, Storable, Body(openapi_examples=_NOTE)],  # pyright: ignore[reportArgumentType]
 ) -> BulkDocument:
@@ -197,7 +197,7 @@ async def continue_(
 @router.post("/{bulk_id}/stop", operation_id="stop_bulk", responses=_SAID)
 async def stop(
     wiring: Wired,
-    actor: BulkOperator,
+    actor: OperatingActor,
     bulk_id: UUID,
     body: Annotated[Note, Storable, Body(openapi_examples=_NOTE)],  # pyright: ignore[reportArgumentType]
 ) -> BulkDocument:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, from_json
 
 from api.bodies import storable
-from api.deps import OutboxReader, Session, Wired
+from api.deps import OverseeingActor, Session, Wired
 from api.errors import PartnerNotFound
 from api.responses import problems
 from api.webhooks import MAX_ID, TOLERANCE, Signatures
@@ -103,7 +103,7 @@ async def receive_callback(
 
 @router.get("/callbacks", operation_id="list_callbacks", tags=["Callbacks"], responses=problems(401, 403, 422, 503))
 async def list_stored_callbacks(
-    session: Session, _: OutboxReader, *, parked: Annotated[bool, Query()] = True
+    session: Session, _: OverseeingActor, *, parked: Annotated[bool, Query()] = True
 ) -> CallbackList:
     """Callbacks that belong to nothing here; with `parked=false` those that still wait to be taken in."""
     return await list_callbacks(session, parked=parked)

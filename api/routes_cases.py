@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.answers import etag
 from api.bodies import Storable
-from api.deps import CurrentActor, EvidenceReader, OutboxOperator, OutboxReader, Session, Wired
+from api.deps import CurrentActor, EvidenceReader, OperatingActor, OverseeingActor, Session, Wired
 from api.responses import DOWNLOAD, NO_STORE, READING, READING_CASE, problems, success
 from caseward.cases import queries
 from caseward.cases.commands import dismiss_message, requeue_message
@@ -148,7 +148,7 @@ async def get_operation(session: Session, wiring: Wired, actor: CurrentActor, op
 @router.get("/outbox", operation_id="list_outbox", tags=["Outbox"], responses=problems(401, 403, 422, 503))
 async def list_outbox(
     session: Session,
-    _: OutboxReader,
+    _: OverseeingActor,
     *,
     parked: Annotated[bool, Query()] = True,
     after: Annotated[int, Query(ge=0, le=MAX_ID, description="From the `next` of the page before")] = 0,
@@ -164,7 +164,7 @@ async def list_outbox(
     responses=problems(401, 403, 404, 422, 503),
 )
 async def requeue(
-    wiring: Wired, actor: OutboxOperator, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]
+    wiring: Wired, actor: OperatingActor, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]
 ) -> MessageDocument:
     """Release a parked message for another try. Doing it twice does it once, so it needs no Idempotency-Key."""
     async with wiring.command() as session:
@@ -180,7 +180,7 @@ async def requeue(
 )
 async def dismiss(
     wiring: Wired,
-    actor: OutboxOperator,
+    actor: OperatingActor,
     message_id: Annotated[int, Path(ge=1, le=MAX_ID)],
     body: Annotated[Dismissal, Storable, Body(openapi_examples=_DISMISSAL)],  # pyright: ignore[reportArgumentType]
 ) -> MessageDocument:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.deps import NumbersReader, Session, Wired
+from api.deps import OverseeingActor, Session, Wired
 from api.errors import ProcessNotFound
 from api.responses import problems
 from api.routes_cases import Text
@@ -20,7 +20,7 @@ Days = Annotated[int, Query(ge=1, le=MOST_DAYS, description="How far back.")]
 async def numbers(
     session: Session,
     wiring: Wired,
-    _: NumbersReader,
+    _: OverseeingActor,
     days: Days = 7,
     process: Annotated[Text | None, Query(description="One process; without it all.")] = None,
 ) -> Numbers:

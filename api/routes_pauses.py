@@ -7,7 +7,7 @@ from fastapi import APIRouter, Body, Response
 from pydantic import ConfigDict, Field, model_validator
 
 from api.bodies import Storable
-from api.deps import OutboxOperator, OutboxReader, Sealed, Session, Wired, header_parameters
+from api.deps import OperatingActor, OverseeingActor, Sealed, Session, Wired, header_parameters
 from api.responses import LOCATION, problems, success
 from api.routes_cases import Text
 from caseward.cases.commands import request_override
@@ -61,7 +61,7 @@ _END = {"example": {"summary": "Works as it stands", "value": _RESUME}}
 
 
 @router.get("", operation_id="list_pauses", responses=problems(401, 403, 503))
-async def get_pauses(session: Session, wiring: Wired, _: OutboxReader) -> PauseList:
+async def get_pauses(session: Session, wiring: Wired, _: OverseeingActor) -> PauseList:
     """The pause of every process and every partner, standing or not; paused cases are under `/v1/cases`."""
     return await list_pauses(session, wiring.catalogue)
 
@@ -75,7 +75,7 @@ async def get_pauses(session: Session, wiring: Wired, _: OutboxReader) -> PauseL
 async def pause(
     wiring: Wired,
     envelope: Sealed,
-    _: OutboxOperator,
+    _: OperatingActor,
     response: Response,
     body: Annotated[PauseOrder, Storable, Body(openapi_examples=_ORDER)],  # pyright: ignore[reportArgumentType]
 ) -> PauseDocument:
@@ -103,7 +103,7 @@ async def pause(
 
 
 @router.get("/{pause_id}", operation_id="get_pause", responses=problems(401, 403, 404, 422, 503))
-async def get_one(session: Session, wiring: Wired, _: OutboxReader, pause_id: UUID) -> PauseDocument:
+async def get_one(session: Session, wiring: Wired, _: OverseeingActor, pause_id: UUID) -> PauseDocument:
     """One of them; that of a case has the case's id."""
     for document in (await list_pauses(session, wiring.catalogue)).pauses:
         if document.pause_id == pause_id:
@@ -120,7 +120,7 @@ async def get_one(session: Session, wiring: Wired, _: OutboxReader, pause_id: UU
 async def resume(
     wiring: Wired,
     envelope: Sealed,
-    _: OutboxOperator,
+    _: OperatingActor,
     response: Response,
     pause_id: UUID,
     body: Annotated[ResumeOrder, Storable, Body(openapi_examples=_END)],  # pyright: ignore[reportArgumentType]

@@ -13,7 +13,7 @@ from api.console import Place, forms
 from api.console.bulk_order import group_href
 from api.console.door import Form, Operator, console_router
 from api.console.pages import page
-from api.deps import OPERATES_BULK, READS_BULK, Wired, Wiring
+from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.errors import ProcessNotFound
 from api.routes_bulk import Note
 from api.routes_cases import MAX_NUMBER
@@ -30,7 +30,7 @@ from caseward.process import Catalogue
 from caseward.situation import Actor, address_title, cause_words
 
 router = console_router()
-PLACE = Place("Bulk recovery", "/console/bulk", READS_BULK.roles)
+PLACE = Place("Bulk recovery", "/console/bulk", OVERSEES.roles)
 
 RUNS, ITEMS = 20, 50  # of a page
 Say = Literal["continue", "stop"]
@@ -104,7 +104,7 @@ async def overview(
     request: Request, wiring: Wired, actor: Operator, process: str | None = None, before: UUID | None = None
 ) -> Response:
     """Groups and runs, of every process or of one. Raises ActionNotAllowed, ProcessNotFound."""
-    await READS_BULK(actor)
+    await OVERSEES(actor)
     name = process.replace("-", "_") if process else None
     if name is not None and name not in wiring.catalogue:
         raise ProcessNotFound
@@ -153,7 +153,7 @@ async def _run_page(
         wanted=wanted,
         refused=refused,
         says=[say for say, states in SAID_WHILE.items() if run.state in states],
-        operates=OPERATES_BULK.lets(actor),
+        operates=OPERATES.lets(actor),
         states=ITEM_STATES,
         meanings=MEANINGS,
         tones=ITEM_TONES,
@@ -167,7 +167,7 @@ async def run(
     request: Request, wiring: Wired, actor: Operator, bulk_id: UUID, wanted: Annotated[Items, Query()]
 ) -> Response:
     """One run, with a page of its cases. Raises ActionNotAllowed, BulkNotFound."""
-    await READS_BULK(actor)
+    await OVERSEES(actor)
     return await _run_page(request, wiring, actor, bulk_id, wanted)
 
 
@@ -193,14 +193,14 @@ async def _say_page(
 @router.get("/console/bulk/{bulk_id}/{say}")
 async def ask(request: Request, wiring: Wired, actor: Operator, bulk_id: UUID, say: Say) -> Response:
     """Before it goes on, or stops: what follows, and why. Raises ActionNotAllowed, BulkNotFound."""
-    await OPERATES_BULK(actor)
+    await OPERATES(actor)
     return await _say_page(request, wiring, bulk_id, say, {}, {})
 
 
 @router.post("/console/bulk/{bulk_id}/{say}")
 async def tell(request: Request, wiring: Wired, actor: Operator, form: Form, bulk_id: UUID, say: Say) -> Response:
     """Let it go on, or stop it; twice does it once. Raises ActionNotAllowed, BulkNotFound."""
-    await OPERATES_BULK(actor)
+    await OPERATES(actor)
     given, errors = forms.decoded(form)
     try:
         body = cast("Note", forms.checked(Note, given))

@@ -21,7 +21,7 @@ from api.console.act import happened, result_schema, unknown
 from api.console.consequences import Consequences, consequences
 from api.console.door import Form, KeyedForm, Operator, console_router
 from api.console.pages import page
-from api.deps import READS_BULK, Wired, Wiring
+from api.deps import OVERSEES, Wired, Wiring
 from api.routes_bulk import GroupChosen, Order
 from api.routes_cases import Text
 from caseward.cases.blocked import BlockedCase, blocked_cases
@@ -157,7 +157,7 @@ async def _ordering(wiring: Wiring, actor: Actor, chosen: GroupChosen, *, behind
 @router.get("/console/bulk/group")
 async def show_group(request: Request, wiring: Wired, actor: Operator, shown: Annotated[Shown, Query()]) -> Response:
     """A group: its cases, the oldest first, and what may be ordered over them. Raises ActionNotAllowed."""
-    await READS_BULK(actor)
+    await OVERSEES(actor)
     behind = (shown.since, shown.key) if shown.since is not None and shown.key is not None else None
     ordering = await _ordering(wiring, actor, shown, behind=behind)
     last = ordering.cases[CASES - 1] if len(ordering.cases) > CASES else None
@@ -219,7 +219,7 @@ async def ask(
     request: Request, wiring: Wired, actor: Operator, override: str, chosen: Annotated[GroupChosen, Query()]
 ) -> Response:
     """The form of an order, with what would follow. Raises ActionNotAllowed."""
-    await READS_BULK(actor)
+    await OVERSEES(actor)
     ordering = await _ordering(wiring, actor, chosen)
     # Never later, whatever the address says: what is blocked after this page was made was not seen.
     return await _form_page(request, ordering, _bulk_override(override), until=ordering.group.latest)
@@ -235,7 +235,7 @@ async def order(
     chosen: Annotated[GroupChosen, Query()],
 ) -> Response:
     """Order it, exactly as the API's route would. Raises ActionNotAllowed, IdempotencyKeyReused."""
-    await READS_BULK(envelope.actor)
+    await OVERSEES(envelope.actor)
     name = _bulk_override(override)
     given, errors = forms.decoded({field: value for field, value in form.items() if field != "key"})
     try:

@@ -6,14 +6,14 @@ from api.console import Place
 from api.console.door import Operator, console_router
 from api.console.pages import page
 from api.console.plots import WORDS
-from api.deps import READS_NUMBERS, Wired
+from api.deps import OVERSEES, Wired
 from api.errors import ProcessNotFound
 from api.routes_numbers import Days
 from caseward.cases.numbers import get_numbers
 from caseward.documents.numbers import Numbers
 
 router = console_router()
-PLACE = Place("Numbers", "/console/numbers", READS_NUMBERS.roles)
+PLACE = Place("Numbers", "/console/numbers", OVERSEES.roles)
 
 PERIODS = ((1, "a day"), (7, "a week"), (30, "a month"))
 
@@ -31,7 +31,7 @@ async def numbers(
     request: Request, wiring: Wired, actor: Operator, days: Days = 7, process: str | None = None
 ) -> Response:
     """Every process, or one. Raises ActionNotAllowed."""
-    await READS_NUMBERS(actor)
+    await OVERSEES(actor)
     name = process.replace("-", "_") if process else None
     found = await numbers_of(wiring, days=days, process=name)
     processes = wiring.catalogue.values()

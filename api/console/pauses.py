@@ -13,14 +13,14 @@ from starlette.responses import RedirectResponse
 from api.console import Place, forms
 from api.console.door import Form, KeyedForm, Operator, console_router
 from api.console.pages import page
-from api.deps import OPERATES_OUTBOX, READS_OUTBOX, Wired, Wiring
+from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.routes_pauses import PauseOrder, ResumeOrder
 from caseward.cases.commands import Envelope, field_errors
 from caseward.cases.pausing import RATE, list_pauses, request_pause, request_resume
 from caseward.documents.pauses import PauseDocument
 
 router = console_router()
-PLACE = Place("Pauses", "/console/pauses", READS_OUTBOX.roles)
+PLACE = Place("Pauses", "/console/pauses", OVERSEES.roles)
 
 Move = Literal["pause", "resume"]
 # In which states of a pause a move is offered; the command decides.
@@ -45,11 +45,11 @@ USUAL: Mapping[Move, forms.Json] = {"pause": {"deadlines": "running"}, "resume":
 @router.get("/console/pauses")
 async def overview(request: Request, wiring: Wired, actor: Operator) -> Response:
     """Every process and every partner, what is paused first. Raises ActionNotAllowed."""
-    await READS_OUTBOX(actor)
+    await OVERSEES(actor)
     async with wiring.database.transaction() as session:
         found = (await list_pauses(session, wiring.catalogue)).pauses
     shown: dict[str, Any] = {"pauses": found, "offered": OFFERED, "tones": TONES, "meanings": MEANINGS}
-    return page(request, "pauses.html", operates=OPERATES_OUTBOX.lets(actor), **shown)
+    return page(request, "pauses.html", operates=OPERATES.lets(actor), **shown)
 
 
 async def _named(wiring: Wiring, scope: str, name: str) -> PauseDocument:
@@ -85,7 +85,7 @@ def _form_page(
 @router.get("/console/pauses/{scope}/{name}/{move}")
 async def ask(request: Request, wiring: Wired, actor: Operator, scope: str, name: str, move: Move) -> Response:
     """The form, with what follows. Raises ActionNotAllowed."""
-    await OPERATES_OUTBOX(actor)
+    await OPERATES(actor)
     return _form_page(request, await _named(wiring, scope, name), move, dict(USUAL[move]), {}, str(uuid4()))
 
 
@@ -94,7 +94,7 @@ async def take(
     request: Request, wiring: Wired, envelope: KeyedForm, form: Form, scope: str, name: str, move: Move
 ) -> Response:
     """Begin or end it, exactly as the API's routes do. Raises ActionNotAllowed, IdempotencyKeyReused."""
-    await OPERATES_OUTBOX(envelope.actor)
+    await OPERATES(envelope.actor)
     pause = await _named(wiring, scope, name)
     given, errors = forms.decoded({field: value for field, value in form.items() if field != "key"})
     try:

@@ -9,7 +9,7 @@ from api.console.numbers import PERIODS, numbers_of
 from api.console.pages import age, page
 from api.console.plots import WORDS
 from api.declarations import process_document
-from api.deps import READS_NUMBERS, Wired, Wiring
+from api.deps import OVERSEES, Wired, Wiring
 from api.errors import ProcessNotFound
 from api.routes_numbers import Days
 from caseward.cases.queries import openings
@@ -24,7 +24,7 @@ PLACE = Place("Processes", "/console/processes")
 @router.get("/console/processes")
 async def processes(request: Request, wiring: Wired, actor: Operator) -> Response:
     """Every process; with numbers for those who may see them."""
-    numbers = await numbers_of(wiring, days=1, visits=False) if READS_NUMBERS.lets(actor) else None
+    numbers = await numbers_of(wiring, days=1, visits=False) if OVERSEES.lets(actor) else None
     async with wiring.database.transaction() as session:
         opens = await openings(session, wiring.catalogue, actor=actor)
     shown = {"processes": wiring.catalogue.values(), "opens": opens, "numbers": numbers}
@@ -35,7 +35,7 @@ async def processes(request: Request, wiring: Wired, actor: Operator) -> Respons
 async def process(request: Request, wiring: Wired, actor: Operator, name: str, days: Days = 7) -> Response:
     """One of them. Raises ProcessNotFound."""
     declared = find_process(wiring, name)
-    numbers = await numbers_of(wiring, days=days, process=declared.name) if READS_NUMBERS.lets(actor) else None
+    numbers = await numbers_of(wiring, days=days, process=declared.name) if OVERSEES.lets(actor) else None
     told = numbers.processes[0] if numbers else None
     async with wiring.database.transaction() as session:
         opens = (await openings(session, wiring.catalogue, actor=actor))[declared.name]

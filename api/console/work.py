@@ -18,7 +18,7 @@ from api.console.case import act_href
 from api.console.door import Operator, SignedIn, console_router
 from api.console.pages import page
 from api.console.saved import saved_views
-from api.deps import OPERATES_OUTBOX, READS_BULK, READS_OUTBOX, Wired, Wiring
+from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.commands import requeue_message
@@ -167,7 +167,7 @@ async def work(
         "views": _views(actor),
         "save_at": SAVE_AT,
         "choices": choices,
-        "in_bulk": READS_BULK.lets(actor),
+        "in_bulk": OVERSEES.lets(actor),
         "sign": sign,
         "own": [view for view in own if view.wanted],
         "opens": [process for name, process in wiring.catalogue.items() if opens[name].allowed],
@@ -191,10 +191,10 @@ async def work(
         for title, view, mine in _glance(wiring.catalogue, actor):
             asked.append(await _section(session, wiring, actor, title, view, limit=SOME, mine=mine))
         sections = await _told(session, wiring, actor, [section for section in asked if section.rows])
-        if READS_OUTBOX.lets(actor):
+        if OVERSEES.lets(actor):
             found = await queries.parked_messages(session, parked=True, limit=SOME)
             parked, more_parked = found.messages, found.next is not None
-    shown |= {"more_parked": more_parked, "releases": OPERATES_OUTBOX.lets(actor)}
+    shown |= {"more_parked": more_parked, "releases": OPERATES.lets(actor)}
     return page(request, "work.html", sections=sections, parked=parked, **shown)
 
 
@@ -333,17 +333,17 @@ async def messages(
     request: Request, wiring: Wired, actor: Operator, after: Annotated[int, Query(ge=0, le=MAX_ID)] = 0
 ) -> Response:
     """Messages that were parked, the oldest first. Raises ActionNotAllowed."""
-    await READS_OUTBOX(actor)
+    await OVERSEES(actor)
     async with wiring.database.transaction() as session:
         found = await queries.parked_messages(session, parked=True, after=after)
-    shown: dict[str, Any] = {"messages": found.messages, "next": found.next, "releases": OPERATES_OUTBOX.lets(actor)}
+    shown: dict[str, Any] = {"messages": found.messages, "next": found.next, "releases": OPERATES.lets(actor)}
     return page(request, "messages.html", **shown)
 
 
 @router.post("/console/messages/{message_id}/requeue")
 async def requeue(wiring: Wired, actor: Operator, message_id: Annotated[int, Path(ge=1, le=MAX_ID)]) -> Response:
     """Release a parked message. Raises ActionNotAllowed, MessageNotFound."""
-    await OPERATES_OUTBOX(actor)
+    await OPERATES(actor)
     async with wiring.command() as session:
         message = await requeue_message(session, wiring.catalogue, message_id=message_id, actor=actor)
     return RedirectResponse(f"/console/cases/{message.case_id}", HTTPStatus.SEE_OTHER)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
 
 from caseward.cases import queries
 from caseward.cases.commands import Accepted
@@ -146,6 +147,23 @@ class TestThePlan:
         assert (await plan(case, "pay_postage")).plan_hash == planned.plan_hash
         await case.take("take_back")
         assert (await plan(case, "check_address")).plan_hash != planned.plan_hash
+
+    async def test_is_the_same_in_whatever_order_postgres_keeps_what_was_done(self, desk):
+        desk.partner.next(rejected(), rejected())
+        case = await desk.open()
+        await case.take("ship")
+        for step_name in ("check_address", "book_carrier"):
+            await case.work()
+            await case.override("skip", step=step_name)
+        assert await case.work() == "finished"
+        planned = await plan(case, "pay_postage")
+        async with desk.database.transaction() as session:
+            # The rows lie in the order of their keys from here on: what was booked before what was checked.
+            await session.execute(text("CLUSTER effects USING pk_effects"))
+            await session.execute(text("ALTER TABLE effects SET WITHOUT CLUSTER"))
+        again = await plan(case, "pay_postage")
+        assert [each.step for each in again.decisions if each.kind == "override"] == ["check_address", "book_carrier"]
+        assert again.plan_hash == planned.plan_hash
 
     @pytest.mark.parametrize("step_name", ["nonsense", "pay_postage:undo"])
     async def test_of_a_step_that_there_is_not_is_refused(self, desk, step_name):

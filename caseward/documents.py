@@ -612,6 +612,14 @@ class BulkItemList(Document):
     next: str | None
 
 
+class DismissalDocument(Document):
+    """Who dismissed it, when and why."""
+
+    by: ActorDocument
+    at: datetime
+    reason: str
+
+
 class CallbackDocument(Document):
     """What a partner called back."""
 
@@ -624,8 +632,10 @@ class CallbackDocument(Document):
     answer: dict[str, Any] | None
     error: dict[str, Any] | None
     parked: bool
+    """Nothing here knows its key; it stays so when it is dismissed."""
     received_at: datetime
     used_at: datetime | None
+    dismissed: DismissalDocument | None
 
 
 class CallbackList(Document):

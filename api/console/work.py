@@ -21,8 +21,9 @@ from api.console.saved import saved_views
 from api.deps import OPERATES_OUTBOX, READS_BULK, READS_OUTBOX, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
+from caseward.cases.callbacks import list_callbacks
 from caseward.cases.commands import requeue_message
-from caseward.documents import CaseDocument, CaseRow, ConditionInfo, MessageDocument
+from caseward.documents import CallbackDocument, CaseDocument, CaseRow, ConditionInfo, MessageDocument
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
 from caseward.situation import Actor, ConditionName
 
@@ -180,10 +181,10 @@ async def work(
         # A page that looks again for itself stays the list that it is.
         if only is not None and wanted.cursor is None and "hx-request" not in request.headers:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
-        shown |= {"more_parked": False, "releases": False}
-        return page(request, "work.html", sections=[section], parked=(), **shown)
+        return page(request, "work.html", sections=[section], parked=(), callbacks=(), **shown)
     asked: list[Asked] = []
     parked: Sequence[MessageDocument] = ()
+    callbacks: Sequence[CallbackDocument] = ()
     more_parked = False
     async with wiring.database.transaction() as session:
         await queries.snapshot(session)
@@ -193,8 +194,10 @@ async def work(
         if READS_OUTBOX.lets(actor):
             found = await queries.parked_messages(session, parked=True, limit=SOME)
             parked, more_parked = found.messages, found.next is not None
-    shown |= {"more_parked": more_parked, "releases": OPERATES_OUTBOX.lets(actor)}
-    return page(request, "work.html", sections=sections, parked=parked, **shown)
+            callbacks = (await list_callbacks(session, parked=True, limit=SOME + 1)).callbacks
+    shown |= {"more_parked": more_parked, "more_callbacks": len(callbacks) > SOME}
+    shown |= {"parked": parked, "callbacks": callbacks[:SOME], "releases": OPERATES_OUTBOX.lets(actor)}
+    return page(request, "work.html", sections=sections, **shown)
 
 
 async def _section(

@@ -153,7 +153,7 @@ async def list_(
     session: Session,
     _: BulkReader,
     state: RunState | None = None,
-    process: Annotated[Text | None, Query(description="Only runs over a group of its cases")] = None,
+    process: Annotated[Text | None, Query(description="Only runs over cases of it")] = None,
     before: UUID | None = None,
     limit: Annotated[Limit, Query()] = RUNS_A_PAGE,
 ) -> BulkList:

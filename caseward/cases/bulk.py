@@ -90,6 +90,7 @@ async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: Bulk
         actor_id=envelope.actor.id,
         actor_roles=sorted(envelope.actor.roles),
         wanted=data["group"],
+        named_of=[] if order.group else sorted({each.process for each in frozen}),
         canary=min(order.canary, len(frozen)),
         rate=rate,
         stop_after=order.stop_after,

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import any_, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.bulk import ITEM_STATES, UNDER_WAY, ItemState, RunState
@@ -33,13 +33,14 @@ async def list_bulk(
     process: str | None = None,
     limit: int = RUNS_A_PAGE,
 ) -> BulkList:
-    """A page of the runs, the newest first; ids rise with time. With `process` those over a group of its cases."""
+    """A page of the runs, the newest first; ids rise with time. With `process` those over cases of it."""
     await snapshot(session)
     query = select(BulkRun).order_by(BulkRun.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(BulkRun.state == state)
     if process is not None:
-        query = query.where(BulkRun.wanted["process"].astext == process)
+        named = literal(process) == any_(BulkRun.named_of)
+        query = query.where(or_(BulkRun.wanted["process"].astext == process, named))
     if before is not None:
         query = query.where(BulkRun.id < before)
     runs = list(await session.scalars(query))

@@ -547,6 +547,8 @@ class BulkRun(Base):
     actor_roles: Mapped[list[str]]
     wanted: Mapped[JSON | None]
     """The group it was made from: process, step, partner, fingerprint. None where cases were named."""
+    named_of: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    """Where cases were named: of which processes they are."""
     canary: Mapped[int]
     rate: Mapped[int]
     """Cases a second, at most."""

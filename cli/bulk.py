@@ -242,8 +242,11 @@ def _tell(run: Json, *, as_json: bool) -> None:
 
 def _show_items(items: list[Json]) -> None:
     table(
-        ("Case", "Id", "State", "Outcome"),
-        [(each["business_key"], each["case_id"], each["state"], _outcome(each["outcome"])) for each in items],
+        ("Case", "Title", "Id", "State", "Outcome"),
+        [
+            (each["business_key"], each["title"], each["case_id"], each["state"], _outcome(each["outcome"]))
+            for each in items
+        ],
         ids=("Id", "State"),
     )
 

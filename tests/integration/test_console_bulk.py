@@ -262,10 +262,13 @@ class TestAnOrder:
 class TestARun:
     async def test_shows_every_case_page_by_page_and_by_state(self, office: Office, browser: Browser, monkeypatch):
         monkeypatch.setattr("api.console.bulk.ITEMS", 2)
-        await blocked(office, 3)
+        cases = await blocked(office, 3)
         href = await ordered(browser, canary="1")
-        shown = (await browser.get(href)).text
+        answer = await browser.get(href)
+        shown = answer.text
         assert re.findall(r'id="item-(\d+)"', shown) == ["1", "2"]
+        for case in cases[:2]:
+            assert f"{case['title']} {case['business_key']}" in said(answer)
         second = (await browser.get(unescape(re.search(r'href="([^"]+)">The next ones', shown)[1]))).text
         assert re.findall(r'id="item-(\d+)"', second) == ["3"]
         await bulk_drive.drive(office.database, CATALOGUE)

@@ -52,7 +52,7 @@ def breakers_own(pause: PauseDocument) -> bool:
 
 def offered(pause: PauseDocument) -> frozenset[Move]:
     """What may be done about it."""
-    return OFFERED[pause.state] | (TAKEN_OVER if breakers_own(pause) else frozenset())
+    return OFFERED[pause.state] | (TAKEN_OVER if breakers_own(pause) else frozenset[Move]())
 
 
 @router.get("/console/pauses")

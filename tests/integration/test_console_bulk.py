@@ -293,6 +293,9 @@ class TestARun:
         action, form = await form_at(browser, f"{href}/stop")
         wrong = await browser.post(action, {**form, "reason": "x"})
         assert (wrong.status_code, forms_of(wrong.text)[action]["reason"]) == (422, "x")
+        for none in ({"reason:json": "{never closed"}, {"reason": "Not yet mended", "x" * 300: "?"}):
+            malformed = await browser.post(action, {"csrf": form["csrf"], **none})
+            assert (malformed.status_code, 'role="alert"' in malformed.text) == (422, True)
         assert (await browser.post(action, {**form, "reason": "Not yet mended"})).status_code == 303
         assert (await browser.post(action, {**form, "reason": "Not yet mended"})).status_code == 303, "twice is once"
         await bulk_drive.drive(office.database, CATALOGUE)

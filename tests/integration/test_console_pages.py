@@ -194,6 +194,10 @@ class TestActing:
         assert "<b>You can't.</b>" in (await browser.get(href)).text
         await browser.sign_in("demo-vendor-lead")
         action, fields = await form_at(browser, href)
+        sealed = {name: value for name, value in fields.items() if name != "reason"}
+        for none in ({"reason:json": "{never closed"}, {"reason": "I have read it", "x" * 300: "?"}):
+            malformed = await browser.post(action, {**sealed, **none})
+            assert (malformed.status_code, forms_of(malformed.text)[action]["key"]) == (422, fields["key"])
         confirmed = await browser.post(action, {**fields, "reason": "I have read it"})
         assert confirmed.status_code == 303, confirmed.text
         operation = (await office.operator.get(f"/v1/operations/{proposal['operation_id']}")).json()

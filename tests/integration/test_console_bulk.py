@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from html import unescape
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import text
@@ -176,6 +177,31 @@ class TestAnOrder:
         await blocked(office, 1)
         sent = await browser.post(unescape(action), {**form, **REASON})
         assert (await run_of(office, sent.headers["location"]))["total"] == 2
+
+    async def test_is_over_the_chosen_ones_alone(self, office: Office, browser: Browser):
+        cases = await blocked(office, 3)
+        href = await group_at(browser)
+        shown = (await browser.get(href)).text
+        assert shown.count('form="chosen" name="case"') == 3
+        chosen = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', shown.split('id="chosen"')[1]))
+        none = await browser.get(f"/console/bulk/order/retry?{urlencode(chosen)}")
+        assert none.status_code == 303
+        assert "Tick at least one" in said(await browser.get(none.headers["location"]))
+        ticked = [("case", case["case_id"]) for case in cases[1:]]
+        asked = f"/console/bulk/order/retry?{urlencode([*chosen.items(), *ticked])}"
+        form_page = said(await browser.get(asked))
+        assert (
+            f"Only the chosen ones of the group: {cases[1]['business_key']} , {cases[2]['business_key']}" in form_page
+        )
+        assert "2 cases" in form_page
+        action, form = await form_at(browser, asked)
+        async with office.database.transaction() as session:  # one of them moves on before it is ordered
+            mend = "UPDATE effects SET state = 'settled' WHERE state = 'blocked' AND case_id = :id"
+            await session.execute(text(mend), {"id": cases[1]["case_id"]})
+        sent = await browser.post(unescape(action), {**form, **REASON})
+        assert sent.status_code == 303, sent.text
+        items = (await run_of(office, sent.headers["location"] + "/items"))["items"]
+        assert [item["case_id"] for item in items] == [cases[2]["case_id"]]
 
     async def test_comes_back_with_what_is_wrong_and_what_was_typed(self, office: Office, browser: Browser):
         await blocked(office, 4)

@@ -55,7 +55,7 @@ class GroupChosen(Strict):
 
 
 class Order(Strict):
-    """One override over a group, or over the cases that are named."""
+    """One override over a group, over some of its cases, or over cases whatever blocks them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
@@ -63,7 +63,8 @@ class Order(Strict):
     reason: Why
     group: GroupChosen | None = None
     case_ids: Annotated[
-        tuple[UUID, ...], Field(max_length=MAX_CASES, description="Instead of a group: these cases.")
+        tuple[UUID, ...],
+        Field(max_length=MAX_CASES, description="Of the group only these; without a group these cases."),
     ] = ()
     input: Annotated[
         dict[str, Any], Field(description="What the override takes beside reason, step and item, the same for all.")
@@ -79,8 +80,8 @@ class Order(Strict):
 
     @model_validator(mode="after")
     def _either_or(self) -> "Order":
-        if (self.group is None) == (not self.case_ids):
-            message = "name a group or cases, and not both"
+        if self.group is None and not self.case_ids:
+            message = "name a group or cases"
             raise ValueError(message)
         return self
 
@@ -153,7 +154,7 @@ async def list_(
     session: Session,
     _: OverseeingActor,
     state: RunState | None = None,
-    process: Annotated[Text | None, Query(description="Only runs over a group of its cases")] = None,
+    process: Annotated[Text | None, Query(description="Only runs over cases of it")] = None,
     before: UUID | None = None,
     limit: Annotated[Limit, Query()] = RUNS_A_PAGE,
 ) -> BulkList:

@@ -2,19 +2,21 @@
 
 from typing import Annotated, Any, Literal, cast
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError, from_json
 
-from api.bodies import storable
-from api.deps import OverseeingActor, Session, Wired
+from api.bodies import Storable, storable
+from api.deps import OperatingActor, OverseeingActor, Sealed, Session, Wired, header_parameters
 from api.errors import PartnerNotFound
 from api.responses import problems
 from api.webhooks import MAX_ID, TOLERANCE, Signatures
 from caseward.cases.callbacks import PartnerEvent, list_callbacks, receive
 from caseward.cases.commands import field_errors
-from caseward.documents.callbacks import CallbackList, CallbackReceipt
+from caseward.cases.dismissing import dismiss_callback
+from caseward.documents.callbacks import CallbackDocument, CallbackList, CallbackReceipt
 from caseward.errors import InputInvalid
+from caseward.process import Strict
 
 router = APIRouter(prefix="/v1")
 
@@ -27,6 +29,11 @@ EXAMPLE: dict[str, Any] = {
     "outcome": "succeeded",
     "answer": {"payee_id": "PY-1"},
     "error": None,
+}
+_DISMISSED: dict[str, Any] = {
+    "partner": "bank",
+    "event_id": "evt_1",
+    "reason": "The bank's test system sent it, ticket 4711",
 }
 
 
@@ -101,12 +108,49 @@ async def receive_callback(
     return CallbackReceipt(event_id=event_id, duplicate=not new)
 
 
+class CallbackDismissal(Strict):
+    """Which parked callback is given up, and why. An event id is the partner's own and may hold anything."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_DISMISSED]})
+
+    partner: str = Field(min_length=1, max_length=200)
+    event_id: str = Field(min_length=1, max_length=MAX_ID)
+    reason: Annotated[str, Field(min_length=3, max_length=2000, description="Why; stays with it for good.")]
+
+
+_DISMISSAL = {"example": {"summary": "Works where it is parked", "value": _DISMISSED}}
+
+
 @router.get("/callbacks", operation_id="list_callbacks", tags=["Callbacks"], responses=problems(401, 403, 422, 503))
 async def list_stored_callbacks(
-    session: Session, _: OverseeingActor, *, parked: Annotated[bool, Query()] = True
+    session: Session,
+    _: OverseeingActor,
+    *,
+    parked: Annotated[bool, Query()] = True,
+    dismissed: Annotated[bool, Query(description="Those that were dismissed instead, the latest first.")] = False,
 ) -> CallbackList:
     """Callbacks that belong to nothing here; with `parked=false` those that still wait to be taken in."""
-    return await list_callbacks(session, parked=parked)
+    return await list_callbacks(session, parked=parked, dismissed=dismissed)
+
+
+@router.post(
+    "/callbacks/dismiss",
+    operation_id="dismiss_callback",
+    tags=["Callbacks"],
+    responses=problems(400, 401, 403, 404, 409, 413, 422, 503),
+    openapi_extra=header_parameters("Idempotency-Key"),
+)
+async def dismiss(
+    wiring: Wired,
+    envelope: Sealed,
+    _: OperatingActor,
+    body: Annotated[CallbackDismissal, Storable, Body(openapi_examples=_DISMISSAL)],  # pyright: ignore[reportArgumentType]
+) -> CallbackDocument:
+    """Give up a parked callback that belongs to no case; it stays stored, with who dismissed it, when and why."""
+    async with wiring.command() as session:
+        return await dismiss_callback(
+            session, partner=body.partner, event_id=body.event_id, reason=body.reason, envelope=envelope
+        )
 
 
 def _event(raw: bytes, *, partner: str, event_id: str) -> PartnerEvent:

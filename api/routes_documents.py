@@ -30,9 +30,8 @@ from caseward.situation import DocumentView
 router = APIRouter(prefix="/v1/cases/{case_id}/documents", tags=["Documents"])
 
 # No path, nothing that hides or reorders what stands beside it.
-FileName = Annotated[
-    str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f/\\\u200b-\u200f\u202a-\u202e\u2066-\u2069]+$")
-]
+HIDDEN = r"\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+FileName = Annotated[str, Field(min_length=1, max_length=200, pattern=rf"^[^/\\{HIDDEN}]+$")]
 ANY_BODY: Mapping[str, Any] = {
     "required": True,
     "description": "The content itself, of any length up to the limit; what it is is found out from the content.",

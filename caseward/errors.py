@@ -7,6 +7,8 @@ CasewardError
 │   ├── OperationNotFound         404
 │   ├── MessageNotFound           404
 │   ├── MessageNeeded             409
+│   ├── CallbackNotFound          404
+│   ├── CallbackNeeded            409
 │   ├── BulkNotFound              404
 │   ├── PauseNotFound             404
 │   ├── DelegationNotFound        404
@@ -110,6 +112,28 @@ class MessageNotFound(CommandRefused):
 
     def __init__(self) -> None:
         super().__init__("No parked message has this id.")
+
+
+class CallbackNotFound(CommandRefused):
+    """No parked callback has this event id of this partner."""
+
+    code = "callback_not_found"
+    status = 404
+    title = "No such callback"
+
+    def __init__(self) -> None:
+        super().__init__("No parked callback of this partner has this event id.")
+
+
+class CallbackNeeded(CommandRefused):
+    """A case's own effect has the key of this callback: it is news of that case."""
+
+    code = "callback_needed"
+    status = 409
+    title = "Still needed"
+
+    def __init__(self) -> None:
+        super().__init__("A case here knows its key as this partner's: its process is to be brought back.")
 
 
 class BulkNotFound(CommandRefused):

@@ -1,7 +1,9 @@
 """Asking the API: who asks and where from the environment, how an answer ends the command, and which case is meant."""
 
 import os
+import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 from urllib.parse import urlencode
 from uuid import UUID
@@ -66,6 +68,22 @@ def api_url() -> str:
     from settings import Settings  # noqa: PLC0415
 
     return Settings.read().api_url
+
+
+AGO = re.compile(r"(\d{1,5}) ?(s|min|h|d)")
+UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def instant(said: str) -> datetime:
+    """A time as people type it: as in ISO 8601, here where it names no zone, or how long ago. Raises ValueError."""
+    ago = AGO.fullmatch(said)
+    if ago:
+        return datetime.now(UTC) - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+    try:
+        return datetime.fromisoformat(said).astimezone()
+    except OverflowError as fault:
+        message = f"{said} is too far away"
+        raise ValueError(message) from fault
 
 
 def fail(code: int, *words: object) -> NoReturn:

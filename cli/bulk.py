@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.acting import InputFile, Key, NotHappened, Reason, read_input, send
-from cli.asking import AsJson, Json, address, ask, fail, pages
+from cli.asking import AsJson, Json, address, ask, fail, instant, pages
 from cli.exits import BLOCKED, DONE, MISUSED, NOT_FOUND, UNFINISHED
 from cli.show import age, complain, console, document, lines, moment, plain, table, who, whole, words
 from cli.work import Process
@@ -20,6 +20,7 @@ LOOK_EVERY = timedelta(milliseconds=500)
 OVER = frozenset({"stopped", "completed"})
 NOT_SETTLED = frozenset({"frozen", "begun", "sent", "acknowledged"})
 FAILED = frozenset({"blocked_again", "refused", "left"})
+UNTIL_HELP = "Of the group only what was blocked by then: a time as in ISO 8601, or 2h for two hours ago."
 WAIT_HELP = "Seconds to follow it; 0 orders it and ends."
 
 BulkId = Annotated[str, typer.Argument(metavar="BULK", help="The id of the run.")]
@@ -45,7 +46,8 @@ def groups(*, process: Process = None, as_json: AsJson = False) -> None:
             lines(f"  {group['cause']} by {group['partner']}, first {age(group['since'])} ago; {decides} decides")
             if group["example"]:
                 lines(f"  {group['example']}")
-            whole(f'caseward bulk start retry --group {group["fingerprint"]} --reason "..."', indent=4)
+            seen = f"--group {group['fingerprint']} --until {group['latest']}"
+            whole(f'caseward bulk start retry {seen} --reason "..."', indent=4)
 
     ask(look, as_json=as_json)
 
@@ -58,6 +60,7 @@ def start(
     group: Annotated[str | None, typer.Option(help="The fingerprint of a group that `bulk groups` lists.")] = None,
     case: Annotated[list[str] | None, typer.Option(help="Instead: a case by its id; may be repeated.")] = None,
     process: Annotated[str | None, typer.Option(help="Of the group, where several processes have it.")] = None,
+    until: Annotated[datetime | None, typer.Option(parser=instant, metavar="WHEN", help=UNTIL_HELP)] = None,
     canary: Annotated[int, typer.Option(min=1, help="How many are tried first.")] = 5,
     rate: Annotated[int | None, typer.Option(min=1, help="Cases a second at most.")] = None,
     stop_after: Annotated[int, typer.Option(min=1, help="Failures at which it stops by itself.")] = 3,
@@ -71,6 +74,8 @@ def start(
     """Order one override over a group, and follow it until every case has its outcome."""
     if (group is None) == (not case):
         fail(MISUSED, "Name a group or cases, and not both.")
+    if until is not None and group is None:
+        fail(MISUSED, "--until is said of a group; cases are named one by one.")
     given = read_input(file)
     if not_happened:
         given["happened"] = False
@@ -88,7 +93,8 @@ def start(
         if group is None:
             body["case_ids"] = case
         else:
-            body["group"] = await _named(client, group, process)
+            seen = {"until": until.isoformat()} if until else {}
+            body["group"] = await _named(client, group, process) | seen
         run = await send(client, "/v1/bulk", body, key=key)
         if not as_json:
             whole(f"run {run['bulk_id']}: {run['total']} cases")
@@ -236,8 +242,11 @@ def _tell(run: Json, *, as_json: bool) -> None:
 
 def _show_items(items: list[Json]) -> None:
     table(
-        ("Case", "Id", "State", "Outcome"),
-        [(each["business_key"], each["case_id"], each["state"], _outcome(each["outcome"])) for each in items],
+        ("Case", "Title", "Id", "State", "Outcome"),
+        [
+            (each["business_key"], each["title"], each["case_id"], each["state"], _outcome(each["outcome"]))
+            for each in items
+        ],
         ids=("Id", "State"),
     )
 

@@ -139,21 +139,21 @@ async def give_answer(
     model = Confirming if answer == "confirm" else Declining
     carried = {field: form[field] for field in CARRIED - {"more"} if field in form}
     command: Any = confirm_proposal if answer == "confirm" else decline_proposal
-    given, _ = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
+    given, errors = forms.decoded({field: value for field, value in form.items() if field not in CARRIED})
     try:
-        body = forms.checked(model, given)
-        async with wiring.command() as session:
-            accepted = await command(
-                session, wiring.catalogue, operation_id=operation_id, reason=body.reason, envelope=envelope
-            )
+        if not errors:
+            body = forms.checked(model, given)
+            async with wiring.command() as session:
+                accepted = await command(
+                    session, wiring.catalogue, operation_id=operation_id, reason=body.reason, envelope=envelope
+                )
+            return to_outcome(accepted)
     except ValidationError as fault:
         errors = {each["field"]: each["message"] for each in field_errors(fault)}
     except VersionStale as refused:
         return await _answer_once_more(request, wiring, envelope.actor, operation_id, answer, form, given, refused)
     except ActionNotAllowed as refused:
         return await moved(request, wiring, envelope.actor, answering.case.case_id, form, refused)
-    else:
-        return to_outcome(accepted)
     about: dict[str, Any] = {"given": given, "errors": errors, "carried": carried}
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     return await _answer_page(request, wiring, envelope.actor, answering, answer, status=status, **about)

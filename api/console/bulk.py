@@ -176,6 +176,7 @@ async def _say_page(
 ) -> Response:
     async with wiring.database.transaction() as session:
         run = await get_bulk(session, bulk_id=bulk_id)
+    fields = forms.Form(Note.model_json_schema(), given, errors).fields()
     return page(
         request,
         "bulk_say.html",
@@ -184,7 +185,8 @@ async def _say_page(
         title=run_title(wiring.catalogue, run),
         say=say,
         possible=run.state in SAID_WHILE[say],
-        fields=forms.Form(Note.model_json_schema(), given, errors).fields(),
+        fields=fields,
+        wrong=forms.elsewhere(errors, fields),
         tones=ITEM_TONES,
         run_tones=RUN_TONES,
     )
@@ -203,12 +205,13 @@ async def tell(request: Request, wiring: Wired, actor: Operator, form: Form, bul
     await OPERATES(actor)
     given, errors = forms.decoded(form)
     try:
-        body = cast("Note", forms.checked(Note, given))
-        async with wiring.command() as session:
-            await SAYS[say](session, bulk_id=bulk_id, actor=actor, reason=body.reason)
+        if not errors:
+            body = cast("Note", forms.checked(Note, given))
+            async with wiring.command() as session:
+                await SAYS[say](session, bulk_id=bulk_id, actor=actor, reason=body.reason)
+            return RedirectResponse(f"/console/bulk/{bulk_id}", HTTPStatus.SEE_OTHER)
     except ValidationError as fault:
-        errors |= {each["field"]: each["message"] for each in field_errors(fault)}
-        return await _say_page(request, wiring, bulk_id, say, errors, given)
+        errors = {each["field"]: each["message"] for each in field_errors(fault)}
     except ActionNotAllowed as refused:  # it has moved on: it shows where it stands now
         return await _run_page(request, wiring, actor, bulk_id, Items(), refused=refused)
-    return RedirectResponse(f"/console/bulk/{bulk_id}", HTTPStatus.SEE_OTHER)
+    return await _say_page(request, wiring, bulk_id, say, errors, given)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 from urllib.parse import urlencode
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from fastapi import Query, Request, Response
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
@@ -49,13 +49,23 @@ class Shown(GroupChosen):
 
     since: AwareDatetime | None = None
     key: Text | None = None
+    nothing_chosen: bool = False
+    """No case was ticked."""
+
+
+class Chosen(GroupChosen):
+    """A group, or only those of its cases that were ticked."""
+
+    case: Annotated[tuple[UUID, ...], Field(max_length=CASES)] = ()
+    ticked: bool = False
+    """Only those are meant, so that none ticked is not all of them."""
 
 
 def group_href(group: BulkGroup | GroupChosen, path: str = "/console/bulk/group", **more: Any) -> str:
     """The address of something about this group."""
     named = {name: getattr(group, name) for name in ("process", "step", "partner", "fingerprint")}
     query = {name: value for name, value in {**named, **more}.items() if value is not None}
-    return f"{path}?{urlencode(query)}"
+    return f"{path}?{urlencode(query, doseq=True)}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,8 @@ class Ordering:
     oldest: BlockedCase
     case: CaseDocument
     cases: Sequence[BlockedCase]
+    only: tuple[UUID, ...]
+    """The cases that were ticked; empty where all are meant."""
 
     @property
     def process(self) -> Process:
@@ -139,19 +151,21 @@ class Ordering:
         return {"canary": first, "rate": rate, "stop_after": min(3, first), "look": True}
 
 
-async def _ordering(wiring: Wiring, actor: Actor, chosen: GroupChosen, *, behind: Any = None) -> Ordering:
+async def _ordering(
+    wiring: Wiring, actor: Actor, chosen: GroupChosen, *, only: tuple[UUID, ...] = (), behind: Any = None
+) -> Ordering:
     """The group as it stands now, up to the instant that it names. Raises ActionNotAllowed where it is empty."""
     async with wiring.database.transaction() as session:
         await snapshot(session)
-        group = await find_group(session, wiring.catalogue, chosen.as_group(), actor=actor)
-        first = await blocked_cases(session, group, until=chosen.until, limit=CASES + 1)
+        group = await find_group(session, wiring.catalogue, chosen.as_group(), actor=actor, only=only)
+        first = await blocked_cases(session, group, until=chosen.until, only=only, limit=CASES + 1)
         if not first:
             raise ActionNotAllowed([NOTHING_BLOCKED])
         case = await get_case(session, wiring.catalogue, case_id=first[0].case_id, actor=actor)
         cases = first
         if behind is not None:
             cases = await blocked_cases(session, group, until=chosen.until, after=behind, limit=CASES + 1)
-    return Ordering(wiring, actor, group, first[0], case, cases)
+    return Ordering(wiring, actor, group, first[0], case, cases, only)
 
 
 @router.get("/console/bulk/group")
@@ -169,6 +183,7 @@ async def show_group(request: Request, wiring: Wired, actor: Operator, shown: An
         ordering=ordering,
         cases=ordering.cases[:CASES],
         behind=behind,
+        nothing_chosen=shown.nothing_chosen,
         following=last and group_href(shown, since=last.since.isoformat(), key=last.key),
         group_href=group_href,
         cause_words=cause_words,
@@ -204,7 +219,7 @@ async def _form_page(
         never=ordering.never(action),
         fields=fields,
         own={"key": key or str(uuid4())},
-        href=group_href(ordering.group, f"/console/bulk/order/{override}", until=until.isoformat()),
+        href=group_href(ordering.group, f"/console/bulk/order/{override}", until=until.isoformat(), case=ordering.only),
         group_href=group_href,
         consequences=await ordering.consequences(action),
         unknown=unknown(ordering.case, action),
@@ -216,11 +231,13 @@ async def _form_page(
 
 @router.get("/console/bulk/order/{override}")
 async def ask(
-    request: Request, wiring: Wired, actor: Operator, override: str, chosen: Annotated[GroupChosen, Query()]
+    request: Request, wiring: Wired, actor: Operator, override: str, chosen: Annotated[Chosen, Query()]
 ) -> Response:
     """The form of an order, with what would follow. Raises ActionNotAllowed."""
     await OVERSEES(actor)
-    ordering = await _ordering(wiring, actor, chosen)
+    if chosen.ticked and not chosen.case:
+        return RedirectResponse(group_href(chosen, nothing_chosen="true"), HTTPStatus.SEE_OTHER)
+    ordering = await _ordering(wiring, actor, chosen, only=chosen.case)
     # Never later, whatever the address says: what is blocked after this page was made was not seen.
     return await _form_page(request, ordering, _bulk_override(override), until=ordering.group.latest)
 
@@ -232,7 +249,7 @@ async def order(
     envelope: KeyedForm,
     form: Form,
     override: str,
-    chosen: Annotated[GroupChosen, Query()],
+    chosen: Annotated[Chosen, Query()],
 ) -> Response:
     """Order it, exactly as the API's route would. Raises ActionNotAllowed, IdempotencyKeyReused."""
     await OVERSEES(envelope.actor)
@@ -248,14 +265,15 @@ async def order(
         errors = {each["field"]: each["message"] for each in field_errors(fault)}
     except InputInvalid as refused:
         errors = {each["field"]: each["message"] for each in refused.members.get("errors", ())} or {"": refused.detail}
-    ordering = await _ordering(wiring, envelope.actor, chosen)
+    ordering = await _ordering(wiring, envelope.actor, chosen, only=chosen.case)
     until = chosen.until or ordering.group.latest
     return await _form_page(request, ordering, name, until=until, given=given, errors=errors, key=form["key"])
 
 
-def _body(override: str, chosen: GroupChosen, given: forms.Json) -> Order:
+def _body(override: str, chosen: Chosen, given: forms.Json) -> Order:
     """The API's body. Raises ValidationError; InputInvalid for what the override itself takes."""
-    body = cast("Order", forms.checked(Order, {**given, "override": override, "group": chosen.model_dump()}))
+    meant = {"override": override, "group": chosen.model_dump(exclude={"case", "ticked"}), "case_ids": chosen.case}
+    body = cast("Order", forms.checked(Order, {**given, **meant}))
     try:
         own = forms.checked(OVERRIDES[override].input, {**body.input, "reason": body.reason})
     except ValidationError as fault:

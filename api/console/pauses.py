@@ -18,6 +18,7 @@ from api.routes_pauses import PauseOrder, ResumeOrder
 from caseward.cases.commands import Envelope, field_errors
 from caseward.cases.pausing import RATE, list_pauses, request_pause, request_resume
 from caseward.documents.pauses import PauseDocument
+from caseward.situation import SYSTEM
 
 router = console_router()
 PLACE = Place("Pauses", "/console/pauses", OVERSEES.roles)
@@ -30,6 +31,8 @@ OFFERED: Mapping[str, frozenset[Move]] = {
     "probing": frozenset({"pause", "resume"}),
     "resuming": frozenset({"pause"}),
 }
+# The breaker's own pause may be made a person's, which it does not lift.
+TAKEN_OVER: frozenset[Move] = frozenset({"pause"})
 TONES = {"open": "good", "paused": "warn", "probing": "warn", "resuming": "info"}
 MEANINGS = {
     "open": "Nothing holds it up.",
@@ -42,14 +45,24 @@ FIELDS: Mapping[Move, tuple[str, ...]] = {"pause": ("reason", "deadlines"), "res
 USUAL: Mapping[Move, forms.Json] = {"pause": {"deadlines": "running"}, "resume": {"rate": RATE}}
 
 
+def breakers_own(pause: PauseDocument) -> bool:
+    """The circuit breaker paused it, and lets a few cases try by itself."""
+    return pause.state in {"paused", "probing"} and pause.by is not None and pause.by.id == SYSTEM.id
+
+
+def offered(pause: PauseDocument) -> frozenset[Move]:
+    """What may be done about it."""
+    return OFFERED[pause.state] | (TAKEN_OVER if breakers_own(pause) else frozenset[Move]())
+
+
 @router.get("/console/pauses")
 async def overview(request: Request, wiring: Wired, actor: Operator) -> Response:
     """Every process and every partner, what is paused first. Raises ActionNotAllowed."""
     await OVERSEES(actor)
     async with wiring.database.transaction() as session:
         found = (await list_pauses(session, wiring.catalogue)).pauses
-    shown: dict[str, Any] = {"pauses": found, "offered": OFFERED, "tones": TONES, "meanings": MEANINGS}
-    return page(request, "pauses.html", operates=OPERATES.lets(actor), **shown)
+    shown: dict[str, Any] = {"pauses": found, "offered": offered, "tones": TONES, "meanings": MEANINGS}
+    return page(request, "pauses.html", operates=OPERATES.lets(actor), breakers_own=breakers_own, **shown)
 
 
 async def _named(wiring: Wiring, scope: str, name: str) -> PauseDocument:
@@ -73,7 +86,8 @@ def _form_page(
         status=HTTPStatus.UNPROCESSABLE_ENTITY if errors else 200,
         pause=pause,
         move=move,
-        possible=move in OFFERED[pause.state],
+        possible=move in offered(pause),
+        taken_over=move == "pause" and breakers_own(pause),
         fields=fields,
         own={"key": key},
         wrong=forms.elsewhere(errors, fields),

@@ -14,6 +14,7 @@ from api.console import (
     answer,
     bulk,
     bulk_order,
+    callbacks,
     case,
     documents,
     numbers,
@@ -31,7 +32,7 @@ from api.tokens import Verifier
 # Every page, in the order of the navigation; what is named like a run stands before the runs.
 PAGES: tuple[ModuleType, ...] = (
     *(work, views, case, documents, act, answer),
-    *(bulk_order, bulk, pauses, processes, opening, numbers),
+    *(bulk_order, bulk, pauses, callbacks, processes, opening, numbers),
 )
 A_YEAR = 365 * 24 * 3600  # seconds: another content has another address
 

@@ -21,7 +21,9 @@ from api.console.saved import saved_views
 from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
+from caseward.cases.callbacks import list_callbacks
 from caseward.cases.commands import requeue_message
+from caseward.documents.callbacks import CallbackDocument
 from caseward.documents.case import CaseDocument, CaseRow, ConditionInfo
 from caseward.documents.outbox import MessageDocument
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue, Escalate
@@ -181,10 +183,10 @@ async def work(
         # A page that looks again for itself stays the list that it is.
         if only is not None and wanted.cursor is None and "hx-request" not in request.headers:
             return RedirectResponse(f"/console/cases/{only.case_id}", HTTPStatus.SEE_OTHER)
-        shown |= {"more_parked": False, "releases": False}
-        return page(request, "work.html", sections=[section], parked=(), **shown)
+        return page(request, "work.html", sections=[section], parked=(), callbacks=(), **shown)
     asked: list[Asked] = []
     parked: Sequence[MessageDocument] = ()
+    callbacks: Sequence[CallbackDocument] = ()
     more_parked = False
     async with wiring.database.transaction() as session:
         await queries.snapshot(session)
@@ -194,8 +196,10 @@ async def work(
         if OVERSEES.lets(actor):
             found = await queries.parked_messages(session, parked=True, limit=SOME)
             parked, more_parked = found.messages, found.next is not None
-    shown |= {"more_parked": more_parked, "releases": OPERATES.lets(actor)}
-    return page(request, "work.html", sections=sections, parked=parked, **shown)
+            callbacks = (await list_callbacks(session, parked=True, limit=SOME + 1)).callbacks
+    shown |= {"more_parked": more_parked, "more_callbacks": len(callbacks) > SOME}
+    shown |= {"parked": parked, "callbacks": callbacks[:SOME], "releases": OPERATES.lets(actor)}
+    return page(request, "work.html", sections=sections, **shown)
 
 
 async def _section(

@@ -1,6 +1,6 @@
 """What is blocked, in groups that one decision could mend, and the list of one group as it stands now."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -126,12 +126,13 @@ async def blocked_groups(
     actor: Actor,
     process: str | None = None,
     until: datetime | None = None,
+    only: Collection[UUID] = (),
 ) -> BulkGroups:
     """What is blocked among the cases that this actor may see, the largest group first; with `until`, only what was
-    blocked by then."""
+    blocked by then, with `only` in none but these cases."""
     visible = [name for name, declared in catalogue.items() if declared.visible_to(actor.roles)]
     wanted = [name for name in visible if process in {None, name}]
-    rows = await session.execute(_GROUPS.where(BLOCKED.c.process.in_(wanted), _by(until)))
+    rows = await session.execute(_GROUPS.where(BLOCKED.c.process.in_(wanted), _among(until, only)))
     return BulkGroups(
         groups=[
             BulkGroup(
@@ -163,8 +164,9 @@ def _title(process: Process, address: str | None) -> str:
     return step_title(step, direction) if step else address
 
 
-def _by(until: datetime | None) -> ColumnElement[bool]:
-    return true() if until is None else BLOCKED.c.since <= until
+def _among(until: datetime | None, only: Collection[UUID]) -> ColumnElement[bool]:
+    by_then = true() if until is None else BLOCKED.c.since <= until
+    return and_(by_then, BLOCKED.c.case_id.in_(only) if only else true())
 
 
 def _alike(group: BulkGroup) -> ColumnElement[bool]:
@@ -172,9 +174,11 @@ def _alike(group: BulkGroup) -> ColumnElement[bool]:
     return and_(*(column.is_not_distinct_from(value) for column, value in zip(_ALIKE, alike, strict=True)))
 
 
-async def blocked_in(session: AsyncSession, group: BulkGroup, *, until: datetime | None = None) -> list[Frozen]:
+async def blocked_in(
+    session: AsyncSession, group: BulkGroup, *, until: datetime | None = None, only: Collection[UUID] = ()
+) -> list[Frozen]:
     """Everything that belongs to the group now, in order of age."""
-    return await _frozen(session, _in_order(and_(_alike(group), _by(until))))
+    return await _frozen(session, _in_order(and_(_alike(group), _among(until, only))))
 
 
 _KEY = func.coalesce(BLOCKED.c.effect_key, cast(BLOCKED.c.case_id, String))
@@ -185,6 +189,7 @@ async def blocked_cases(
     group: BulkGroup,
     *,
     until: datetime | None = None,
+    only: Collection[UUID] = (),
     after: tuple[datetime, str] | None = None,
     limit: int,
 ) -> list[BlockedCase]:
@@ -193,7 +198,7 @@ async def blocked_cases(
     query = (
         select(BLOCKED, _KEY.label("key"), Case.business_key, Case.title)
         .join(Case, Case.id == BLOCKED.c.case_id)
-        .where(_alike(group), _by(until), true() if after is None else place > after)
+        .where(_alike(group), _among(until, only), true() if after is None else place > after)
         .order_by(BLOCKED.c.since, _KEY)
         .limit(limit)
     )

@@ -5,7 +5,7 @@ What follows is the chore's work (`bulk_drive.py`): first a few, then the rest, 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -56,6 +56,7 @@ class BulkOrder:
     reason: str
     group: Group | None = None
     case_ids: tuple[UUID, ...] = ()
+    """Of the group only these; without a group whatever is blocked in them."""
     input: Mapping[str, Any] | None = None
     canary: int
     rate: int | None = None
@@ -90,6 +91,7 @@ async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: Bulk
         actor_id=envelope.actor.id,
         actor_roles=sorted(envelope.actor.roles),
         wanted=data["group"],
+        named_of=[] if order.group else sorted({each.process for each in frozen}),
         canary=min(order.canary, len(frozen)),
         rate=rate,
         stop_after=order.stop_after,
@@ -175,8 +177,8 @@ def _check_input(order: BulkOrder) -> None:
 
 async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder, actor: Actor) -> list[Frozen]:
     if order.group is not None:
-        group = await find_group(session, catalogue, order.group, actor=actor)
-        frozen = await blocked_in(session, group, until=order.group.until)
+        group = await find_group(session, catalogue, order.group, actor=actor, only=order.case_ids)
+        frozen = await blocked_in(session, group, until=order.group.until, only=order.case_ids)
     else:
         frozen = await blocked_of(session, order.case_ids)
         visible = {name for name, process in catalogue.items() if process.visible_to(actor.roles)}
@@ -192,9 +194,12 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
     return frozen
 
 
-async def find_group(session: AsyncSession, catalogue: Catalogue, wanted: Group, *, actor: Actor) -> BulkGroup:
-    """The group that is meant, as it stands now. Raises ActionNotAllowed where nothing is blocked like that."""
-    found = await blocked_groups(session, catalogue, actor=actor, process=wanted.process, until=wanted.until)
+async def find_group(
+    session: AsyncSession, catalogue: Catalogue, wanted: Group, *, actor: Actor, only: Collection[UUID] = ()
+) -> BulkGroup:
+    """The group that is meant, or `only` these of it, as it stands now. Raises ActionNotAllowed where it is empty."""
+    within: dict[str, Any] = {"process": wanted.process, "until": wanted.until, "only": only}
+    found = await blocked_groups(session, catalogue, actor=actor, **within)
     named = (wanted.step, wanted.partner, wanted.fingerprint)
     for group in found.groups:
         if (group.step, group.partner, group.fingerprint) == named:

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from urllib.parse import urlencode
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import any_, func, literal, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.bulk import ITEM_STATES, UNDER_WAY, ItemState, RunState
@@ -34,13 +34,14 @@ async def list_bulk(
     process: str | None = None,
     limit: int = RUNS_A_PAGE,
 ) -> BulkList:
-    """A page of the runs, the newest first; ids rise with time. With `process` those over a group of its cases."""
+    """A page of the runs, the newest first; ids rise with time. With `process` those over cases of it."""
     await snapshot(session)
     query = select(BulkRun).order_by(BulkRun.id.desc()).limit(limit + 1)
     if state is not None:
         query = query.where(BulkRun.state == state)
     if process is not None:
-        query = query.where(BulkRun.wanted["process"].astext == process)
+        named = literal(process) == any_(BulkRun.named_of)
+        query = query.where(or_(BulkRun.wanted["process"].astext == process, named))
     if before is not None:
         query = query.where(BulkRun.id < before)
     runs = list(await session.scalars(query))
@@ -61,7 +62,7 @@ async def list_items(
     if await session.get(BulkRun, bulk_id) is None:
         raise BulkNotFound
     query = (
-        select(BulkItem, Case.business_key)
+        select(BulkItem, Case.business_key, Case.title)
         .join(Case, Case.id == BulkItem.case_id)
         .where(BulkItem.bulk_id == bulk_id, BulkItem.number > after)
         .order_by(BulkItem.number)
@@ -75,7 +76,7 @@ async def list_items(
         rows = rows[:limit]
         kept = {"state": state} if state else {}
         following = f"/v1/bulk/{bulk_id}/items?" + urlencode({**kept, "after": rows[-1][0].number, "limit": limit})
-    return BulkItemList(items=[_item(item, business_key) for item, business_key in rows], next=following)
+    return BulkItemList(items=[_item(*row) for row in rows], next=following)
 
 
 async def _counts(session: AsyncSession, bulk_ids: list[UUID]) -> dict[UUID, Counter[str]]:
@@ -129,11 +130,12 @@ def _sentence(run: BulkRun, counts: Counter[str]) -> str:
     return f"{said} {under_way} {'is' if under_way == 1 else 'are'} under way." if under_way else said
 
 
-def _item(row: BulkItem, business_key: str) -> BulkItemDocument:
+def _item(row: BulkItem, business_key: str, title: str) -> BulkItemDocument:
     return BulkItemDocument(
         number=row.number,
         case_id=row.case_id,
         business_key=business_key,
+        title=title,
         step=row.step,
         item=row.item,
         effect_key=row.effect_key,

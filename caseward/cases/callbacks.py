@@ -17,7 +17,8 @@ from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.outcomes import Settlement
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Attempt, Callback, Effect
-from caseward.documents.callbacks import CallbackDocument, CallbackList
+from caseward.documents.callbacks import CallbackDocument, CallbackList, DismissalDocument
+from caseward.documents.parts import ActorDocument
 from caseward.errors import CaseNotFound
 from caseward.failpoints import failpoint
 from caseward.outbox import store
@@ -172,14 +173,25 @@ async def _refused_one_of_several(work: LockedCase, effect: Effect, offer: Offer
     await outcomes.not_yet(work, effect, offer, outcomes.unproved(said), settle_only=foreign)
 
 
-async def list_callbacks(session: AsyncSession, *, parked: bool, limit: int = PAGE) -> CallbackList:
-    """Callbacks that were parked, or that still wait to be taken in; oldest first."""
-    wanted = Callback.parked if parked else and_(Callback.used_at.is_(None), ~Callback.parked)
-    rows = await session.scalars(select(Callback).where(wanted).order_by(Callback.received_at).limit(limit))
-    return CallbackList(callbacks=[_document(row) for row in rows])
+async def list_callbacks(
+    session: AsyncSession, *, parked: bool, dismissed: bool = False, limit: int = PAGE
+) -> CallbackList:
+    """Callbacks that are parked, or that still wait to be taken in, oldest first; or those dismissed last."""
+    if dismissed:
+        query = select(Callback).where(Callback.dismissed_at.is_not(None)).order_by(Callback.dismissed_at.desc())
+    else:
+        waiting = and_(Callback.used_at.is_(None), ~Callback.parked)
+        wanted = and_(Callback.parked, Callback.dismissed_at.is_(None)) if parked else waiting
+        query = select(Callback).where(wanted).order_by(Callback.received_at)
+    return CallbackList(callbacks=[callback_document(row) for row in await session.scalars(query.limit(limit))])
 
 
-def _document(row: Callback) -> CallbackDocument:
+def callback_document(row: Callback) -> CallbackDocument:
+    """It as it is shown."""
+    dismissed = None
+    if row.dismissed_at is not None:
+        by = ActorDocument(id=row.dismissed_by or "", role=row.dismissed_role, via=row.dismissed_via or "")
+        dismissed = DismissalDocument(by=by, at=row.dismissed_at, reason=row.dismissed_reason or "")
     return CallbackDocument(
         partner=row.partner,
         event_id=row.event_id,
@@ -192,4 +204,5 @@ def _document(row: Callback) -> CallbackDocument:
         parked=row.parked,
         received_at=row.received_at,
         used_at=row.used_at,
+        dismissed=dismissed,
     )

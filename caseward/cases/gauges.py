@@ -54,7 +54,7 @@ _WAITING = text(
     """
 )
 _PARKED = text("SELECT destination, count(*) FROM outbox_messages WHERE parked GROUP BY 1")
-_CALLBACKS = text("SELECT partner, count(*) FROM callbacks WHERE parked GROUP BY 1")
+_CALLBACKS = text("SELECT partner, count(*) FROM callbacks WHERE parked AND dismissed_at IS NULL GROUP BY 1")
 _PAUSES = text("SELECT split_part(key, ':', 1), split_part(key, ':', 2), state FROM pauses WHERE state <> 'open'")
 
 

@@ -529,13 +529,14 @@ _SIGN = text(
     """
     SELECT concat_ws(' ', (SELECT max(changed_at) FROM cases), (SELECT sum(number) FROM pauses),
         (SELECT concat_ws(' ', count(*), max(id)) FROM outbox_messages WHERE parked),
+        (SELECT concat_ws(' ', count(*), max(received_at)) FROM callbacks WHERE parked AND dismissed_at IS NULL),
         date_trunc('minute', clock_timestamp()))
     """
 )
 
 
 async def sign_of_work(session: AsyncSession) -> str:
-    """What is another once a case, a pause or a parked message is another: the ends of a few indexes.
+    """What is another once a case, a pause, a parked message or callback is another: the ends of a few indexes.
 
     And once a minute, for what only the clock changes, and for a change that was committed after a later one.
     """

@@ -496,7 +496,15 @@ class Callback(Base):
     __tablename__ = "callbacks"
     __table_args__ = (
         Index("ix_callbacks_effect", "effect_key"),
-        Index("ix_callbacks_parked", "received_at", postgresql_where=text("parked")),
+        Index("ix_callbacks_parked", "received_at", postgresql_where=text("parked AND dismissed_at IS NULL")),
+        Index("ix_callbacks_dismissed", "dismissed_at", postgresql_where=text("dismissed_at IS NOT NULL")),
+        Index(
+            "uq_callbacks_idempotency",
+            "dismissed_by",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
     )
 
     partner: Mapped[str] = mapped_column(primary_key=True)
@@ -509,9 +517,18 @@ class Callback(Base):
     answer: Mapped[JSON | None]
     error: Mapped[JSON | None]
     parked: Mapped[bool]
-    """Nothing here knows its key."""
+    """Nothing here knows its key. It stays so when it was dismissed, so that no step takes it for its answer."""
     received_at: Mapped[datetime]
     used_at: Mapped[datetime | None]
+    dismissed_at: Mapped[datetime | None]
+    dismissed_by: Mapped[str | None]
+    dismissed_role: Mapped[str | None]
+    dismissed_via: Mapped[str | None]
+    dismissed_reason: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    """Of the command that dismissed it; so are the next two."""
+    content_digest: Mapped[bytes | None]
+    traceparent: Mapped[str | None]
 
 
 class BulkRun(Base):
@@ -530,6 +547,8 @@ class BulkRun(Base):
     actor_roles: Mapped[list[str]]
     wanted: Mapped[JSON | None]
     """The group it was made from: process, step, partner, fingerprint. None where cases were named."""
+    named_of: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    """Where cases were named: of which processes they are."""
     canary: Mapped[int]
     rate: Mapped[int]
     """Cases a second, at most."""

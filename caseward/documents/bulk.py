@@ -87,6 +87,7 @@ class BulkItemDocument(Document):
     number: int
     case_id: UUID
     business_key: str
+    title: str
     step: str | None
     item: str | None
     effect_key: str | None

@@ -4,7 +4,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from caseward.documents.parts import Document
+from caseward.documents.parts import ActorDocument, Document
+
+
+class DismissalDocument(Document):
+    """Who dismissed it, when and why."""
+
+    by: ActorDocument
+    at: datetime
+    reason: str
 
 
 class CallbackDocument(Document):
@@ -19,8 +27,10 @@ class CallbackDocument(Document):
     answer: dict[str, Any] | None
     error: dict[str, Any] | None
     parked: bool
+    """Nothing here knows its key; it stays so when it is dismissed."""
     received_at: datetime
     used_at: datetime | None
+    dismissed: DismissalDocument | None
 
 
 class CallbackList(Document):

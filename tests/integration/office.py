@@ -20,6 +20,7 @@ from api.uploads import Uploads
 from api.webhooks import Signatures
 from caseward.activity import Call, EffectRunner
 from caseward.cases import operations
+from caseward.cases.callbacks import PartnerEvent, receive
 from caseward.db.session import Database
 from caseward.db.tables import Base, Message, Operation
 from caseward.errors import PartnerFailed
@@ -216,6 +217,17 @@ class Office:
             session.add(message)
             await session.flush()
             return message.id
+
+    async def park_a_callback(self, partner: str = "bank", **news: Any) -> str:
+        """A signed event that no case waits for, as the API takes it in; its id."""
+        event = PartnerEvent(
+            **{"partner": partner, "event_id": f"evt-{uuid4()}", "effect_key": f"unknown-{uuid4()}", **news},
+            call="pay",
+            outcome="succeeded",
+            answer={"paid": True},
+        )
+        assert await receive(self.database, CATALOGUE, event)
+        return event.event_id
 
 
 @asynccontextmanager

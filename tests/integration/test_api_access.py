@@ -217,6 +217,7 @@ COMMANDS = {
     CASE + "/overrides/resume": {OPERATOR, SENIOR},
     "/v1/outbox/{message_id}/requeue": {OPERATOR, SENIOR},
     "/v1/outbox/{message_id}/dismiss": {OPERATOR, SENIOR},
+    "/v1/callbacks/dismiss": {OPERATOR, SENIOR},
     "/v1/bulk": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/continue": {OPERATOR, SENIOR},
     "/v1/bulk/{bulk_id}/stop": {OPERATOR, SENIOR},
@@ -230,6 +231,7 @@ NO_CASE = {
     "/v1/parcel-return",
     "/v1/outbox/{message_id}/requeue",
     "/v1/outbox/{message_id}/dismiss",
+    "/v1/callbacks/dismiss",
     "/v1/bulk",
     "/v1/bulk/{bulk_id}/continue",
     "/v1/bulk/{bulk_id}/stop",
@@ -335,6 +337,8 @@ class TestRoutes:
             known = {"case_id": case["case_id"], "message_id": message, "bulk_id": bulk}
             if path.startswith(PROPOSED):
                 known["operation_id"] = (await office.proposal())["operation_id"]
+            if path == "/v1/callbacks/dismiss":
+                body = {**body, "event_id": await office.park_a_callback(body["partner"])}
             answer = await person.command(path.format(**known, pause_id=await pause_of(office, "bank")), body)
             code = answer.json().get("code")
             if role in allowed and not path.startswith(PARCEL_CASE):

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from caseward.cases import bulk_drive
-from tests.integration.office import CATALOGUE, Json, Office
+from tests.integration.office import CATALOGUE, Json, Office, new_key
 
 ORDER = {"override": "retry", "reason": "The bank mended it", "canary": 1, "rate": 100}
 
@@ -82,6 +82,25 @@ async def test_what_was_blocked_later_than_somebody_looked_is_left_out(office: O
     for process, there in (("vendor_onboarding", True), ("parcel_return", False)):
         runs = (await office.operator.get(f"/v1/bulk?process={process}")).json()["runs"]
         assert (run["bulk_id"] in {each["bulk_id"] for each in runs}) == there
+
+
+async def test_the_runs_of_a_process_are_also_those_over_cases_named_one_by_one(office: Office):
+    vendor = (await blocked(office, 1))[0]
+    clerk, subject = office.person("clerk-1", "parcel_clerk"), {"number": "7"}
+    parcel = (await clerk.command("/v1/parcel-return", {"business_key": new_key(), "subject": subject})).json()
+
+    async def named(*cases: Json) -> str:
+        order = {**ORDER, "override": "pause", "case_ids": [case["case_id"] for case in cases]}
+        answer = await office.operator.command("/v1/bulk", order)
+        assert answer.status_code == 202, answer.text
+        return answer.json()["bulk_id"]
+
+    runs = {"vendor_onboarding": await named(vendor), "parcel_return": await named(parcel)}
+    both = await named(vendor, parcel)
+    for process, run in runs.items():
+        listed = (await office.operator.get(f"/v1/bulk?process={process}")).json()["runs"]
+        found = {each["bulk_id"] for each in listed} & {*runs.values(), both}
+        assert found == {run, both}
 
 
 async def test_what_an_order_needs_is_said_field_by_field(office: Office):

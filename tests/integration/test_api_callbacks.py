@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from api.errors import SignatureInvalid
 from api.webhooks import Signatures
 from caseward.activity import Call, EffectRunner
+from caseward.cases.callbacks import waiting_for
 from caseward.db.tables import Callback, Message
 from caseward.errors import PartnerAcknowledged
 from caseward.messages import StepCall
@@ -324,3 +325,73 @@ class TestParked:
     async def test_is_for_operators_and_auditors(self, desk: Desk):
         assert (await desk.office.person("auditor-1", "auditor").get("/v1/callbacks")).status_code == 200
         problem(await desk.office.requester.get("/v1/callbacks"), 403, "role_missing")
+
+
+class TestDismissing:
+    """What belongs to no case has no timeline: who gave it up, when and why, stands with the callback itself."""
+
+    PATH = "/v1/callbacks/dismiss"
+
+    @staticmethod
+    async def parked(desk: Desk, **how) -> dict[str, dict]:
+        listed = await desk.office.operator.get("/v1/callbacks" + "".join(f"?{name}=true" for name in how))
+        return {row["event_id"]: row for row in listed.json()["callbacks"]}
+
+    async def test_takes_it_off_the_list_and_says_who_when_and_why(self, desk: Desk):
+        event = desk.event(event_id=f"evt /..?# {uuid4()}", key="staging:1")  # ids are the partner's own
+        await desk.post(event)
+        assert (await self.parked(desk))[event["event_id"]]["dismissed"] is None
+        body = {"partner": "registry", "event_id": event["event_id"], "reason": "Their test system, ticket 4711"}
+        answer = await desk.office.operator.command(self.PATH, body)
+        assert answer.status_code == 200, answer.text
+        said = answer.json()["dismissed"]
+        assert (said["by"]["id"], said["by"]["role"], said["by"]["via"]) == ("operator-1", "operator", "api")
+        assert said["reason"] == body["reason"]
+        assert said["at"] >= answer.json()["received_at"]
+        assert event["event_id"] not in await self.parked(desk)
+        assert (await self.parked(desk, dismissed=True))[event["event_id"]] == answer.json()
+        waiting = (await desk.office.operator.get("/v1/callbacks?parked=false")).json()["callbacks"]
+        assert event["event_id"] not in [row["event_id"] for row in waiting]
+        assert (await desk.post(event)).json()["duplicate"] is True
+        assert event["event_id"] not in await self.parked(desk)
+
+    async def test_is_one_command_however_often_it_is_sent(self, desk: Desk):
+        event_id, key = await desk.office.park_a_callback("registry"), uuid4().hex
+        body = {"partner": "registry", "event_id": event_id, "reason": "Not ours"}
+        answers = await all_at_once(*[desk.office.operator.command(self.PATH, body, key=key) for _ in range(5)])
+        assert [answer.status_code for answer in answers] == [200] * 5
+        assert len({answer.text for answer in answers}) == 1
+        other = await desk.office.operator.command(self.PATH, {**body, "reason": "Never ours"}, key=key)
+        problem(other, 422, "idempotency_key_reused")
+        problem(await desk.office.senior.command(self.PATH, body), 409, "already_dismissed")
+        problem(await desk.office.operator.http.post(self.PATH, json=body), 400, "idempotency_key_missing")
+
+    async def test_takes_an_operator_and_a_reason(self, desk: Desk):
+        event_id = await desk.office.park_a_callback("registry")
+        body = {"partner": "registry", "event_id": event_id, "reason": "Not ours"}
+        for person in (desk.office.person("auditor-1", "auditor"), desk.office.requester):
+            problem(await person.command(self.PATH, body), 403, "role_missing")
+        for wrong in ({**body, "reason": ""}, {**body, "reason": None}, {"reason": "Not ours"}):
+            assert (await desk.office.operator.command(self.PATH, wrong)).status_code == 422
+        problem(await desk.office.operator.command(self.PATH, {**body, "partner": "bank"}), 404, "callback_not_found")
+        assert event_id in await self.parked(desk)
+
+    async def test_of_news_that_a_case_waits_for_is_refused(self, desk: Desk):
+        """Neither what is to be taken in, nor what was parked while its process was not declared."""
+        waiting = desk.event()
+        await desk.post(waiting)
+        body = {"partner": "registry", "event_id": waiting["event_id"], "reason": "Not ours"}
+        problem(await desk.office.operator.command(self.PATH, body), 404, "callback_not_found")
+        async with desk.office.database.transaction() as session:
+            row = await session.get_one(Callback, ("registry", waiting["event_id"]))
+            row.parked, row.case_id = True, None
+        problem(await desk.office.operator.command(self.PATH, body), 409, "callback_needed")
+        assert waiting["event_id"] in await self.parked(desk)
+
+    async def test_what_names_anothers_effect_never_becomes_that_effects_answer(self, desk: Desk):
+        event = desk.event(partner="bank")
+        await desk.post(event, partner="bank")
+        body = {"partner": "bank", "event_id": event["event_id"], "reason": "Signed by mistake"}
+        assert (await desk.office.operator.command(self.PATH, body)).status_code == 200
+        async with desk.office.database.transaction() as session:
+            assert await waiting_for(session, desk.call.effect_key) == []

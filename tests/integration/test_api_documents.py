@@ -151,7 +151,13 @@ class TestRefusals:
         assert problem_of(answer, 413, "document_too_large")["limit"] == DOCUMENT_LIMIT
         assert await office.rows() == before
 
-    @pytest.mark.parametrize("name", ["../../etc/passwd", "a\r\nSet-Cookie: x", "fdp.\u202exe", "", "x" * 201])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *("../../etc/passwd", "a\\b", "a\r\nSet-Cookie: x", "", "x" * 201),
+            *(f"fdp.{hidden}exe" for hidden in "\x7f\x80\x9b\u061c\u200b\u200f\u2028\u202e\u2066\ufeff"),
+        ],
+    )
     async def test_a_name_is_a_name(self, clerk: Person, case: Json, name: str):
         problem_of(await add(clerk, case, pdf(), name=name), 422, "input_invalid")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from uuid import uuid4
 
 import pytest
@@ -86,6 +87,8 @@ class TestExitCodes:
             ["override", "retry", "{case}"],
             ["override", "mark-done", "{case}", "--reason", "By hand", "--result", "[1]"],
             ["bulk", "start", "retry", "--reason", "Which of them?"],
+            ["bulk", "start", "retry", "--reason", "Not a time", "--group", "0123456789ab", "--until", "teatime"],
+            ["bulk", "start", "retry", "--reason", "Of no group", "--case", "{case}", "--until", "2h"],
             ["no-such"],
         ],
     )
@@ -234,6 +237,26 @@ class TestWork:
         assert dismissed.exit_code == 0, dismissed.output
         assert (await operator.run("outbox", "dismiss", str(message), "--reason", "Again")).exit_code == 4
         assert "parked" not in json.loads((await requester.run("work", "--json")).stdout)
+
+
+class TestBulk:
+    async def test_takes_only_what_was_blocked_when_its_group_was_read(self, office: Office, operator: Terminal):
+        async def block() -> None:
+            submitted = await office.requester.take(await office.draft(), "submit")
+            await office.perform(submitted.json(), rejected_at="screen_sanctions")
+
+        await block()
+        listed = (await operator.run("bulk", "groups")).stdout
+        groups = json.loads((await operator.run("bulk", "groups", "--json")).stdout)["groups"]
+        (group,) = [each for each in groups if each["step"] == "screen_sanctions"]
+        [typed] = [line for line in listed.splitlines() if group["fingerprint"] in line]
+        await block()
+        order = [*shlex.split(typed.replace("...", "They are back"))[1:], "--wait", "0", "--json"]
+        ran = await operator.run(*order)
+        assert json.loads(ran.stdout)["total"] == group["count"], ran.output
+        order[order.index("--until") + 1] = "1d"
+        none = await operator.run(*order)
+        assert (none.exit_code, "nothing_blocked" in none.output) == (1, True)
 
 
 class TestPauses:

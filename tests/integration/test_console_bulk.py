@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from html import unescape
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import text
@@ -177,6 +178,31 @@ class TestAnOrder:
         sent = await browser.post(unescape(action), {**form, **REASON})
         assert (await run_of(office, sent.headers["location"]))["total"] == 2
 
+    async def test_is_over_the_chosen_ones_alone(self, office: Office, browser: Browser):
+        cases = await blocked(office, 3)
+        href = await group_at(browser)
+        shown = (await browser.get(href)).text
+        assert shown.count('form="chosen" name="case"') == 3
+        chosen = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', shown.split('id="chosen"')[1]))
+        none = await browser.get(f"/console/bulk/order/retry?{urlencode(chosen)}")
+        assert none.status_code == 303
+        assert "Tick at least one" in said(await browser.get(none.headers["location"]))
+        ticked = [("case", case["case_id"]) for case in cases[1:]]
+        asked = f"/console/bulk/order/retry?{urlencode([*chosen.items(), *ticked])}"
+        form_page = said(await browser.get(asked))
+        assert (
+            f"Only the chosen ones of the group: {cases[1]['business_key']} , {cases[2]['business_key']}" in form_page
+        )
+        assert "2 cases" in form_page
+        action, form = await form_at(browser, asked)
+        async with office.database.transaction() as session:  # one of them moves on before it is ordered
+            mend = "UPDATE effects SET state = 'settled' WHERE state = 'blocked' AND case_id = :id"
+            await session.execute(text(mend), {"id": cases[1]["case_id"]})
+        sent = await browser.post(unescape(action), {**form, **REASON})
+        assert sent.status_code == 303, sent.text
+        items = (await run_of(office, sent.headers["location"] + "/items"))["items"]
+        assert [item["case_id"] for item in items] == [cases[2]["case_id"]]
+
     async def test_comes_back_with_what_is_wrong_and_what_was_typed(self, office: Office, browser: Browser):
         await blocked(office, 4)
         action, form = await form_at(browser, await order_of(browser))
@@ -262,10 +288,13 @@ class TestAnOrder:
 class TestARun:
     async def test_shows_every_case_page_by_page_and_by_state(self, office: Office, browser: Browser, monkeypatch):
         monkeypatch.setattr("api.console.bulk.ITEMS", 2)
-        await blocked(office, 3)
+        cases = await blocked(office, 3)
         href = await ordered(browser, canary="1")
-        shown = (await browser.get(href)).text
+        answer = await browser.get(href)
+        shown = answer.text
         assert re.findall(r'id="item-(\d+)"', shown) == ["1", "2"]
+        for case in cases[:2]:
+            assert f"{case['title']} {case['business_key']}" in said(answer)
         second = (await browser.get(unescape(re.search(r'href="([^"]+)">The next ones', shown)[1]))).text
         assert re.findall(r'id="item-(\d+)"', second) == ["3"]
         await bulk_drive.drive(office.database, CATALOGUE)
@@ -290,6 +319,9 @@ class TestARun:
         action, form = await form_at(browser, f"{href}/stop")
         wrong = await browser.post(action, {**form, "reason": "x"})
         assert (wrong.status_code, forms_of(wrong.text)[action]["reason"]) == (422, "x")
+        for none in ({"reason:json": "{never closed"}, {"reason": "Not yet mended", "x" * 300: "?"}):
+            malformed = await browser.post(action, {"csrf": form["csrf"], **none})
+            assert (malformed.status_code, 'role="alert"' in malformed.text) == (422, True)
         assert (await browser.post(action, {**form, "reason": "Not yet mended"})).status_code == 303
         assert (await browser.post(action, {**form, "reason": "Not yet mended"})).status_code == 303, "twice is once"
         await bulk_drive.drive(office.database, CATALOGUE)

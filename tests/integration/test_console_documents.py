@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.console.documents import uploads
+from caseward.db.tables import StoredDocument
 from tests.integration.browser import HERE, Browser
 from tests.integration.office import DOCUMENT_LIMIT, Json, Office
 from tests.integration.test_api_documents import PNG, in_pieces, larger_than, received
@@ -202,7 +203,10 @@ class TestTheDoor:
 
 class TestNames:
     async def test_show_as_text_whatever_they_are(self, office: Office, clerk: Browser, case: Json):
-        added = (await sent(clerk, case, pdf(), name=HOSTILE)).json()
+        assert code_of(await sent(clerk, case, pdf(), name=HOSTILE)) == (422, "input_invalid")
+        added = (await sent(clerk, case, pdf(), name="Credit note.pdf")).json()
+        async with office.database.transaction() as session:  # from when such names were still taken
+            (await session.get_one(StoredDocument, UUID(added["document_id"]))).name = HOSTILE
         again = f"/console/cases/{case['case_id']}/documents?kind=receipt&replaces={added['document_id']}"
         for shown in (await page_of(clerk, case), (await clerk.get(again)).text):
             assert "<img" not in shown

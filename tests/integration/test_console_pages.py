@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import AsyncIterator
-from html import unescape
+from html import escape, unescape
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
@@ -193,6 +194,10 @@ class TestActing:
         assert "<b>You can't.</b>" in (await browser.get(href)).text
         await browser.sign_in("demo-vendor-lead")
         action, fields = await form_at(browser, href)
+        sealed = {name: value for name, value in fields.items() if name != "reason"}
+        for none in ({"reason:json": "{never closed"}, {"reason": "I have read it", "x" * 300: "?"}):
+            malformed = await browser.post(action, {**sealed, **none})
+            assert (malformed.status_code, forms_of(malformed.text)[action]["key"]) == (422, fields["key"])
         confirmed = await browser.post(action, {**fields, "reason": "I have read it"})
         assert confirmed.status_code == 303, confirmed.text
         operation = (await office.operator.get(f"/v1/operations/{proposal['operation_id']}")).json()
@@ -510,6 +515,9 @@ class TestWork:
         assert (await office.operator.override(case, "pause")).status_code == 200
         changed = await browser.get("/console/work", **{"HX-Request": "true", "X-Known": signs[-1][0]})
         assert (changed.status_code, case["case_id"] in changed.text) == (200, True)
+        sign, _ = await fetched()
+        await office.park_a_callback()
+        assert (await fetched())[0] != sign
         await browser.sign_in("demo-auditor")
         other = await browser.get("/console/work", **{"HX-Request": "true", "X-Known": signs[-1][0]})
         assert other.status_code == 200
@@ -566,3 +574,28 @@ class TestWork:
         assert path in listed.text
         assert (await browser.post(path, {"csrf": await browser.csrf()})).status_code == 303
         assert (await browser.post(path, {"csrf": await browser.csrf()})).status_code == 404
+
+    async def test_a_parked_callback_is_dismissed_by_those_who_may(self, office: Office, browser: Browser):
+        event_id = await office.park_a_callback(event_id=f"<i>/../{uuid4()}")
+        path = "/console/callbacks/dismiss"
+        shown_at = f"{path}?{urlencode({'partner': 'bank', 'event_id': event_id})}"
+        await browser.sign_in("demo-vendor-reviewer")
+        assert "Parked callbacks" not in (await browser.get("/console/work")).text
+        assert (await browser.get("/console/callbacks")).status_code == 403
+        await browser.sign_in("demo-auditor")
+        assert "Dismiss…" not in (await browser.get("/console/callbacks")).text
+        assert (await browser.get(shown_at)).status_code == 403
+        await browser.sign_in("demo-operator")
+        assert "Parked callbacks" in (await browser.get("/console/work")).text
+        assert escape(event_id) in (await browser.get("/console/callbacks")).text
+        form = forms_of((await browser.get(shown_at)).text)[path]
+        unexplained = await browser.post(path, form)
+        assert (unexplained.status_code, forms_of(unexplained.text)[path]["key"]) == (422, form["key"])
+        given = {**form, "reason": "Their test system"}
+        assert (await browser.post(path, {**given, "x" * 300: "?"})).status_code == 422
+        for _ in range(2):  # the second click is the same command
+            assert (await browser.post(path, given)).status_code == 303
+        assert "demo-operator" in (await browser.get(shown_at)).text
+        assert (await browser.post(path, {**given, "key": "another"})).status_code == 409
+        told = (await browser.get("/console/callbacks")).text
+        assert told.index("Dismissed</h2>") < told.index(escape(event_id))

@@ -2,16 +2,22 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import delete, func, select
 
+from caseward.cases import breaker
+from caseward.cases.pauses import ensure, partner_key
+from caseward.db.session import database_now
 from caseward.db.tables import Pause, PauseChange
+from caseward.situation import SYSTEM
 from tests.integration.browser import Browser
 from tests.integration.forms import forms_of
 from tests.integration.office import Office
 
 PAUSES, OF_BANK = "/console/pauses", "/console/pauses/partner/bank"
+BANK = partner_key("bank")
 
 
 @pytest.fixture
@@ -87,6 +93,28 @@ async def test_what_is_paused_already_is_refused(office: Office, browser: Browse
     refused = await browser.post(f"{OF_BANK}/pause", {**form, "key": "another", "reason": "Twice"})
     assert (refused.status_code, "already_paused" in refused.text) == (409, True)
     assert await changes(office) == 1
+
+
+async def test_what_the_breaker_paused_is_taken_over_by_a_person(office: Office, browser: Browser):
+    """It would let a few cases try by itself; a person's pause stands until a person ends it."""
+    async with office.database.transaction() as session:
+        now = await database_now(session)
+        await ensure(session, [BANK], now)
+        pause = await session.get_one(Pause, BANK)
+        pause.probe_at = now + timedelta(minutes=5)
+        breaker.change(session, pause, "paused", actor=SYSTEM, reason="It does not answer.", now=now)
+    assert "Take it over…" in await row(browser, "partner-bank")
+    shown = (await browser.get(f"{OF_BANK}/pause")).text
+    assert "Take over the pause of the partner bank" in shown
+    assert "nobody tries, and it does not go on when the partner answers again" in shown
+    form = forms_of(shown)[f"{OF_BANK}/pause"]
+    answer = await browser.post(f"{OF_BANK}/pause", {**form, "reason": "They move house", "deadlines": "frozen"})
+    assert answer.status_code == 303, answer.text
+    told = await row(browser, "partner-bank")
+    assert "demo-operator" in told
+    assert "They move house" in told
+    assert "The next try" not in told
+    assert "Take it over…" not in told
 
 
 @pytest.mark.parametrize("path", [f"{PAUSES}/partner/nobody/pause", f"{PAUSES}/case/bank/pause", f"{OF_BANK}/end"])

@@ -2,12 +2,14 @@
 
 import re
 import sys
+from datetime import UTC, datetime
 from types import ModuleType
 
 import pytest
 from typer.testing import CliRunner
 
 from caseward.errors import DeclarationInvalid
+from cli.asking import instant
 from cli.main import cli
 
 
@@ -42,3 +44,21 @@ class TestCheck:
         monkeypatch.setitem(sys.modules, "processes", Faulty("processes"))
         done = CliRunner().invoke(cli, arguments)
         assert (done.exit_code, done.output.splitlines()) == (1, lines)
+
+
+class TestInstants:
+    @pytest.mark.parametrize(
+        ("said", "ago"), [("90s", 90), ("30min", 1800), ("2h", 7200), ("2 h", 7200), ("1d", 86400)]
+    )
+    def test_how_long_ago(self, said, ago):
+        assert abs((datetime.now(UTC) - instant(said)).total_seconds() - ago) < 5
+
+    def test_as_in_iso_8601(self):
+        assert instant("2026-05-03T10:04:05.123456Z") == datetime(2026, 5, 3, 10, 4, 5, 123456, UTC)
+        here = datetime(2026, 5, 3, 10, 4).astimezone()
+        assert instant("2026-05-03 10:04") == here
+
+    @pytest.mark.parametrize("said", ["", "teatime", "2 weeks", "h", "-2h", "2026-13-01", "0001-01-01"])
+    def test_nothing_else(self, said):
+        with pytest.raises(ValueError, match=r"\w"):
+            instant(said)

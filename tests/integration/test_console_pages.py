@@ -48,6 +48,10 @@ async def changes_requested(office: Office) -> dict:
     return await office.requester.case(case)
 
 
+def words_of(markup: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", markup)).split())
+
+
 async def operation_of(office: Office, location: str) -> dict:
     return (await office.operator.get(f"/v1/operations/{location.rpartition('=')[2]}")).json()
 
@@ -368,6 +372,26 @@ class TestActing:
 
 
 class TestSeeing:
+    async def test_a_case_that_was_sent_back_says_at_the_top_by_whom_and_why(self, office: Office, browser: Browser):
+        case = await changes_requested(office)
+        assert (case["latest"]["name"], case["latest"]["input"]) == ("request_changes", {"grounds": "The IBAN, please"})
+        await browser.sign_in("demo-vendor-requester")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        told = words_of(re.search(r'<dd id="latest">(.*?)</dd>', shown, re.DOTALL)[1])
+        assert re.fullmatch(r"Request changes by reviewer-1 \(vendor reviewer\) \d+ s ago Grounds: The IBAN, please", told)
+
+    async def test_the_reason_of_whoever_took_it_back_is_said_at_the_top_too(self, office: Office, browser: Browser):
+        case = await changes_requested(office)
+        undone = await office.operator.override(case, "undo")
+        assert undone.status_code == 200, undone.text
+        await browser.sign_in("demo-vendor-reviewer")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        told = words_of(re.search(r'<dd id="latest">(.*?)</dd>', shown, re.DOTALL)[1])
+        assert "by operator-1" in told
+        assert told.endswith("Reason: Agreed by phone")
+        assert (await office.reviewer.take(case, "approve")).status_code == 202
+        assert (await office.reviewer.case(case))["latest"] is None, "what is under way says who asked for it"
+
     async def test_markup_from_outside_is_text(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
         vendor = {**VENDOR, "legal_name": MARKUP, "bank_account": {**VENDOR["bank_account"], "holder": "a\u202eb"}}

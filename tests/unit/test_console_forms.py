@@ -40,6 +40,32 @@ class TestTitles:
         assert spoken(name) == title
 
 
+class TestHelp:
+    def test_is_what_the_schema_describes_with_the_example_of_the_whole_or_its_own(self):
+        schema: Json = {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "iban": {"type": "string", "description": "With or without spaces.", "examples": ["DE89"]},
+                "amount": {"$ref": "#/$defs/Amount"},
+                "tags": {"type": "array", "items": {"type": "string"}},
+                "when": {"type": "string", "format": "date"},
+                "size": {"enum": ["small", "large"]},
+            },
+            "$defs": {
+                "Amount": {"description": "How much.", "properties": {"units": {"type": "integer"}}},
+            },
+            "examples": [
+                {"name": "Ada", "amount": {"units": 1250}, "tags": ["new"], "when": "2031-05-03", "size": "small"}
+            ],
+        }
+        name, iban, amount, tags, when, size = Form(schema, {}, {}).fields()
+        assert (name.help, iban.help) == ("For example: Ada", "With or without spaces. For example: DE89")
+        assert (amount.help, amount.fields[0].help) == ("How much.", "For example: 1250")
+        assert (tags.help, tags.fields[0].help) == ("", "For example: new")
+        assert (when.help, size.help) == ("", ""), "what is picked needs no example"
+
+
 class TestDecoding:
     def test_what_is_no_json_stays_in_its_field_and_all_others_in_theirs(self):
         schema: Json = {

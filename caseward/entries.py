@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from caseward.process import team_title
+
 SENTENCES: dict[str, str] = {
     "case.opened": "{title} was opened as {business_key}.",
     "case.woken": "The reconciler looked after it: {found} Its workflow was told to read how it stands.",
@@ -64,6 +66,8 @@ SENTENCES: dict[str, str] = {
 
 def sentence(entry_type: str, data: Mapping[str, Any]) -> str:
     """The entry in words. Raises KeyError for an unknown type or a missing fact: both are faults of the writer."""
+    if "recovery_owner" in data:
+        data = {**data, "recovery_owner": team_title(data["recovery_owner"])}
     if entry_type == "operation.accepted" and data["from_state"] == data["case_state"]:
         return "{action} was accepted.".format_map(data)  # a case that stays where it is
     return SENTENCES[entry_type].format_map(data)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from caseward.bulk import fingerprint
 from caseward.errors import Reason
-from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step
+from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step, team_title
 
 Kind = Literal["transition", "override", "claim"]
 Direction = Literal["do", "undo"]
@@ -389,7 +389,7 @@ def _overdue(now: Situation, overdue: Mapping[str, Any]) -> Condition:
     return Condition(
         name="blocked",
         sentence=f"{now.process.state(now.state).title}: the time for it is over. "
-        f"{owner.replace('_', ' ').capitalize()} decides.",
+        f"{team_title(owner)} decides.",
         since=datetime.fromisoformat(overdue["since"]),
         cause="deadline",
         recovery_owner=owner,
@@ -509,8 +509,7 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
 def _blocked_sentence(effect: EffectView, partner: str, title: str) -> str:
     # Whatever the last attempt was refused for, what matters is that an earlier one may have done it.
     shown = "unknown" if effect.outcome == "unknown" else effect.cause
-    owner = effect.recovery_owner.replace("_", " ").capitalize()
-    return f"{cause_words(shown, partner)}: {title}. {owner} decides."
+    return f"{cause_words(shown, partner)}: {title}. {team_title(effect.recovery_owner)} decides."
 
 
 def cause_words(cause: str | None, partner: str) -> str:

@@ -429,6 +429,16 @@ class TestSeeing:
         assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
         assert (await browser.get(f"{page}?show=nobody")).status_code == 404
 
+    async def test_the_timeline_calls_a_team_as_the_rest_of_the_page_does(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        approved = await office.reviewer.take(case, "approve")
+        await office.perform(approved.json(), rejected_at="create_in_erp")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        assert "Create the vendor in the ERP: it can't go on (rejected). Erp support decides." in unescape(shown)
+        assert "<dt>Who decides</dt><dd>Erp support</dd>" in shown
+        assert "erp_support decides" not in shown
+
     async def test_more_operations_than_are_shown_are_a_click_away(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
         case = await office.draft()

@@ -115,6 +115,11 @@ class CasePage:
         return last if last > 1 else None
 
     @property
+    def total(self) -> int | None:
+        """How many entries there are, as the number of the newest tells; none where only older ones were read."""
+        return None if self.before or not self.entries else self.entries[0].number
+
+    @property
     def visited(self) -> frozenset[str]:
         """States in which it has been, as its operations tell."""
         found = [state for each in self.operations for state in (each.from_state, each.case_state, each.to_state)]

@@ -422,10 +422,14 @@ class TestSeeing:
         await browser.sign_in("demo-operator")
         case = await blocked(office)
         page = f"/console/cases/{case['case_id']}"
+        entries = (await office.operator.get(f"/v1/cases/{case['case_id']}/timeline")).json()["entries"]
+        assert f"Timeline {len(entries)} " in words_of((await browser.get(page)).text)
         partners = (await browser.get(f"{page}?show=partners")).text
+        assert f"Timeline {len(entries)} " in words_of(partners), "of which some are shown"
         assert "Check the tax id: partner answered closed." in partners
         assert "was opened as" not in partners
         older = (await browser.get(f"{page}?before=3")).text
+        assert "Timeline all people" in words_of(older), "how many there are is not known here"
         assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
         assert (await browser.get(f"{page}?show=nobody")).status_code == 404
 
@@ -448,9 +452,11 @@ class TestSeeing:
         page = f"/console/cases/{case['case_id']}"
         latest = (await browser.get(page)).text
         assert latest.count('<details id="operation-') == 20
+        assert "Operations 20 and more" in words_of(latest)
         link = unescape(re.search(r'These are the latest 20. <a href="([^"#]+)', latest)[1])
         every = (await browser.get(link)).text
         assert (every.count('<details id="operation-'), "These are the latest" in every) == (21, False)
+        assert "Operations 21 " in words_of(every)
 
     async def test_the_stream_tells_of_another_version_and_ends_with_the_session(
         self, office: Office, browser: Browser

@@ -154,3 +154,21 @@ class TestAccessibility:
             await window.open(path)
             wider = await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
             assert not wider, path
+
+    async def test_a_picture_that_is_too_wide_is_moved_by_the_keyboard_within_its_frame(
+        self, company: Company, sit: Sit
+    ):
+        case = await company.draft()
+        window = await sit("demo-operator", viewport={"width": 400, "height": 900})
+        for path in (at(case), "/console/processes/vendor-onboarding"):
+            await window.open(path)
+            frame = window.page.get_by_role("region", name="Picture of the states")
+            await expect(window.page.get_by_text("It is wider than the window")).to_be_visible()
+            width = await frame.evaluate("each => each.querySelector('svg').getBoundingClientRect().width")
+            assert width > 700, "it is as large as it was drawn"
+            await frame.evaluate("each => each.addEventListener('scroll', () => { each.dataset.moved = 'yes'; })")
+            await frame.focus()
+            await window.page.keyboard.press("ArrowRight")
+            await expect(frame).to_have_attribute("data-moved", "yes")
+        await window.page.set_viewport_size({"width": 1280, "height": 900})
+        await expect(window.page.get_by_text("It is wider than the window")).to_be_hidden()

@@ -255,10 +255,23 @@ async def _changes(wiring: Wiring, signed_in: Session, case_id: UUID, known: str
 
 @router.get("/console/cases/{case_id}/changes")
 async def changes(
-    request: Request, wiring: Wired, actor: Operator, case_id: UUID, seen: Annotated[int, Query(ge=0, le=MAX_NUMBER)]
+    request: Request,
+    wiring: Wired,
+    actor: Operator,
+    case_id: UUID,
+    seen: Annotated[int, Query(ge=0, le=MAX_NUMBER)],
+    etag: Annotated[str, Query(max_length=50)] = "",
 ) -> Response:
-    """What happened behind entry `seen`: for a form that was opened before."""
-    return page(request, "changes.html", changes=await changes_since(wiring, actor, case_id, seen))
+    """How the case stands, and what happened behind entry `seen`: for a form that was opened before."""
+    async with wiring.database.transaction() as session:
+        case = await get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
+    behind = await changes_since(wiring, actor, case_id, seen)
+    return page(request, "changes.html", case=case, changes=behind, pauses_changed=pauses_of(etag) != pauses_of(case.etag))
+
+
+def pauses_of(etag: str) -> str:
+    """What a case's tag says of the pauses that apply."""
+    return etag.partition(".")[2]
 
 
 async def changes_since(wiring: Wiring, actor: Actor, case_id: UUID, seen: int) -> Sequence[EntryDocument]:

@@ -406,6 +406,17 @@ class TestSeeing:
             assert key not in text
             assert "\u202e" not in text
 
+    async def test_a_form_is_told_of_a_pause_that_no_entry_tells_of(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        told = f"/console/cases/{case['case_id']}/changes?seen={10**6}&etag={case['etag']}"
+        assert "refused" not in (await browser.get(told)).text
+        order = {"process": "vendor_onboarding", "reason": "Moving house"}
+        assert (await office.operator.command("/v1/pauses", order)).status_code == 200
+        shown = (await browser.get(told)).text
+        assert "All cases of Vendor onboarding are paused" in shown
+        assert "The pauses that apply to it are others." in shown
+
     async def test_somebody_elses_process_is_not_there(self, office: Office, browser: Browser):
         await browser.sign_in("demo-parcel-clerk")
         case = await office.draft()

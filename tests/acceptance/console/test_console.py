@@ -97,6 +97,16 @@ class TestActing:
 
 
 class TestSeeing:
+    async def test_an_open_form_says_how_the_case_stands_now(self, company: Company, sit: Sit):
+        case = await company.draft()
+        window = await sit("demo-operator")
+        await window.open(at(case) + "/override/pause")
+        await expect(window.page.locator("#changed")).to_contain_text("Waiting for a vendor requester.")
+        await company.operator.override(case, "pause", reason="Moving house")
+        await expect(window.page.locator("#changed")).to_contain_text("This case is paused")
+        await expect(window.page.locator("#changed")).not_to_contain_text("Waiting for")
+        await expect(window.page.locator("#changed")).to_contain_text("What you send now will be refused.")
+
     async def test_the_page_changes_while_a_worker_works_and_keeps_what_was_opened(self, company: Company, sit: Sit):
         case = await company.in_review()
         window = await sit("demo-vendor-reviewer")

@@ -37,7 +37,6 @@ from caseward.documents import (
     EntryDocument,
     KindDocument,
     OperationDocument,
-    StepDocument,
 )
 from caseward.policy import Action, action_title
 from caseward.process import AUDITOR, ENGINE_ROLES, SENIOR_OPERATOR, Process
@@ -69,6 +68,8 @@ class CasePage:
     case: CaseDocument
     flight: OperationDocument | None
     """The operation in flight, with its attempts."""
+    latest: OperationDocument | None
+    """While nothing is in flight: what led to where it stands, with the steps that it took."""
     order: OperationDocument | None
     """What this person asked for last, on its way to an outcome."""
     operations: Sequence[OperationDocument]
@@ -80,11 +81,6 @@ class CasePage:
     before: int | None
     whole: bool
     """All operations are shown, not only the latest."""
-
-    @property
-    def steps(self) -> Sequence[StepDocument]:
-        """What runs now."""
-        return self.flight.steps if self.flight else ()
 
     @property
     def allowed(self) -> Sequence[ActionDocument]:
@@ -180,13 +176,15 @@ async def read_page(
         asked = known.get(order) if order else None
         if order and asked is None:
             asked = await get_operation(session, catalogue, operation_id=order, actor=actor)
-        flight = known.get(case.operation.operation_id) if case.operation else None
-        if case.operation and flight is None:
-            flight = await get_operation(session, catalogue, operation_id=case.operation.operation_id, actor=actor)
+        begun = case.operation or case.latest
+        told = known.get(begun.operation_id) if begun else None
+        if begun and told is None:
+            told = await get_operation(session, catalogue, operation_id=begun.operation_id, actor=actor)
         return CasePage(
             process=process,
             case=case,
-            flight=flight,
+            flight=told if case.operation else None,
+            latest=None if case.operation else told,
             order=asked if asked and asked.case_id == case_id else None,
             operations=operations[:most],
             more_operations=len(operations) > most,

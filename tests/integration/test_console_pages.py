@@ -444,6 +444,22 @@ class TestSeeing:
         assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
         assert (await browser.get(f"{page}?show=nobody")).status_code == 404
 
+    async def test_the_steps_stay_when_the_work_is_done(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        page = f"/console/cases/{case['case_id']}"
+        for _ in range(2):
+            shown = (await browser.get(page)).text
+            panel = words_of(re.search(r'<h2 id="running">(.*?)</section>', shown, re.DOTALL)[1])
+            assert panel.startswith("Submit completed Ordered by requester-1")
+            assert "succeeded Check the tax id partner partner 1 attempt" in panel
+            for _ in range(11):  # as many operations as a page shows, and more
+                for override in ("pause", "resume"):
+                    assert (await office.operator.override(case, override)).status_code == 200
+        asked = await office.reviewer.take(case, "request-changes", {"input": {"grounds": "The IBAN, please"}})
+        assert asked.status_code == 200, asked.text
+        assert '<h2 id="running">' not in (await browser.get(page)).text, "it took no step"
+
     async def test_the_timeline_calls_a_team_as_the_rest_of_the_page_does(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
         case = await office.in_review()

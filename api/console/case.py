@@ -264,7 +264,9 @@ async def changes(
     async with wiring.database.transaction() as session:
         case = await get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
     behind = await changes_since(wiring, actor, case_id, seen)
-    return page(request, "changes.html", case=case, changes=behind, pauses_changed=pauses_of(etag) != pauses_of(case.etag))
+    return page(
+        request, "changes.html", case=case, changes=behind, pauses_changed=pauses_of(etag) != pauses_of(case.etag)
+    )
 
 
 def pauses_of(etag: str) -> str:

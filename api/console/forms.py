@@ -23,6 +23,12 @@ LETTER_WITHIN = re.compile(r"(?<=[a-z])[A-Z](?=[a-z])")
 MOST_ROWS = 50  # that can be asked for in one list of a form; the longest declared list has twenty
 LONGEST_NAME = 200  # characters of a field's name, and so a bound on its numbers and on how deep it goes
 NO_FIELD = "This is no field of the form."
+# By how the message of a program begins.
+WORDS = {
+    "Field required": "This is needed.",
+    "Input should be a valid integer": "This must be a whole number, in digits.",
+    "String should match pattern": "This is not written as it has to be.",
+}
 # Which kind of field a format of JSON Schema asks for.
 FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
 
@@ -114,7 +120,7 @@ class Form:
             "required": required,
             "optional": not needed,
             "help": schema.get("description") or declared.get("description", ""),
-            "wrong": self.errors.get(name, ""),
+            "wrong": in_words(self.errors.get(name, "")),
         }
         reference = schema.get("$ref", "")
         if reference and reference in seen:  # a type within itself: as deep as a form can go
@@ -294,7 +300,15 @@ def one_more(given: Json, name: str) -> None:
 
 def elsewhere(wrong: Mapping[str, str], fields: Sequence[Field]) -> Sequence[str]:
     """What is wrong beside none of these fields."""
-    return [message for name, message in wrong.items() if name not in _names(fields)]
+    return [in_words(message) for name, message in wrong.items() if name not in _names(fields)]
+
+
+def in_words(message: str) -> str:
+    """What is wrong with a field, for people: what a program is told names types and patterns."""
+    for begins, words in WORDS.items():
+        if message.startswith(begins):
+            return words
+    return message.removeprefix("Value error, ")
 
 
 def _names(fields: Sequence[Field]) -> frozenset[str]:

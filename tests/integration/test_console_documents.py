@@ -59,6 +59,7 @@ class TestTheForm:
         href = re.search(r'href="([^"]+)" data-adds="receipt"', await page_of(clerk, case))[1]
         shown = (await clerk.get(unescape(href))).text
         assert f'data-limit="{DOCUMENT_LIMIT}"' in shown
+        assert "at most 2 MB." in shown
         assert f'data-to="/console/cases/{case["case_id"]}/documents?kind=receipt"' in shown
         assert "takes this page's script" in shown
         keys = {re.search(r'data-key="([^"]+)"', (await clerk.get(unescape(href))).text)[1] for _ in range(2)}

@@ -147,7 +147,7 @@ class TestActing:
         assert wrong.status_code == 422
         again = forms_of(wrong.text)[action]
         assert (again["key"], again["etag"], again["reason"]) == (fields["key"], fields["etag"], MARKUP)
-        assert "Field required" in wrong.text
+        assert "This is needed." in wrong.text
         right = await reviewer.post(action, {**again, "input.grounds": "Too old, sadly"})
         assert right.status_code == 303, right.text
 
@@ -184,7 +184,7 @@ class TestActing:
         assert set(fields) == {"csrf", "key", "etag", "seen", "result.reference", "result.hits", "reason"}
         given = {"result.reference": "SCR-1", "result.hits": "many", "reason": "Asked them by phone"}
         wrong = await browser.post(action, {**fields, **given})
-        assert (wrong.status_code, "valid integer" in wrong.text) == (422, True)
+        assert (wrong.status_code, "This must be a whole number" in wrong.text) == (422, True)
         proposed = await browser.post(action, {**fields, **given, "result.hits": "0"})
         assert proposed.status_code == 303, proposed.text
         shown = await browser.get(proposed.headers["location"])

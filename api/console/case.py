@@ -105,6 +105,11 @@ class CasePage:
         return [entry for entry in self.entries if self.show in {None, voice(entry)}]
 
     @property
+    def looked_at_by(self) -> Sequence[str]:
+        """The moves from here that have documents looked at."""
+        return looked_at_by(self.process, self.case.state)
+
+    @property
     def older(self) -> int | None:
         """The number from which on older entries are another page."""
         last = self.entries[-1].number if self.entries else 1
@@ -145,6 +150,12 @@ def voice(entry: EntryDocument) -> str:
     if entry.actor.via in {"system", "temporal"} or entry.actor.id in {"system", "temporal"}:
         return "machines"
     return "operators" if entry.actor.role in ENGINE_ROLES else "people"
+
+
+def looked_at_by(process: Process, state: str) -> Sequence[str]:
+    """The moves from a state that have documents looked at: until then they are only uploaded."""
+    check = process.documents.checked_by if process.documents else None
+    return [each.title for each in process.transitions if check in each.steps and state in each.source]
 
 
 def act_href(case_id: UUID, action: ActionDocument) -> str:

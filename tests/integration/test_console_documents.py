@@ -92,6 +92,9 @@ class TestSending:
         shown = await page_of(clerk, case)
         assert sha256(content).hexdigest() in shown
         assert ">uploaded</span>" in shown
+        hint = "It stays uploaded until somebody takes <q>Inspect</q>, which has it looked at."
+        add = f"/console/cases/{case['case_id']}/documents?kind=receipt"
+        assert [hint in text for text in (shown, (await clerk.get(add)).text)] == [True, True]
         taken = await clerk.get(f"/console/cases/{case['case_id']}/documents/{listed[0]['document_id']}")
         assert (taken.content, taken.headers["content-disposition"]) == (
             content,

@@ -104,7 +104,7 @@ class PauseView:
 def pause_words(key: str) -> str:
     """What is paused, within a sentence."""
     scope, _, name = key.partition(":")
-    return {"case": "the case", "process": "the process", "partner": f"the partner {name}"}[scope]
+    return {"case": "the case", "process": "the process", "partner": f"the partner {name.replace('_', ' ')}"}[scope]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,8 +388,7 @@ def _overdue(now: Situation, overdue: Mapping[str, Any]) -> Condition:
     owner = overdue["recovery_owner"]
     return Condition(
         name="blocked",
-        sentence=f"{now.process.state(now.state).title}: the time for it is over. "
-        f"{team_title(owner)} decides.",
+        sentence=f"{now.process.state(now.state).title}: the time for it is over. {team_title(owner)} decides.",
         since=datetime.fromisoformat(overdue["since"]),
         cause="deadline",
         recovery_owner=owner,
@@ -480,7 +479,7 @@ def _undoing(now: Situation, operation: OperationView, unsettled: list[EffectVie
 def _of_effect(process: Process, effect: EffectView) -> Condition:
     step = process.steps.get(effect.step)
     title = step_title(step, effect.direction) if step else effect.step
-    partner = f"the partner {effect.partner}"
+    partner = f"the partner {effect.partner.replace('_', ' ')}"
     sentence = {
         "running": f"Running: {title}.",
         "retrying": f"{partner.capitalize()} did not do it yet: {title}. We try again.",

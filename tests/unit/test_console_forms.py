@@ -1,7 +1,6 @@
 """Forms made from schemas: what comes back from them is what the API would take."""
 
 import pytest
-
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from api.console.forms import MOST_ROWS, Form, FormWrong, Json, decoded, in_words, one_more, spoken

@@ -202,7 +202,7 @@ class TestAccessibility:
             middle = await frame.evaluate("each => each.scrollLeft")
             assert middle > 150, "its middle is what is seen first"
             await frame.evaluate(
-                "(each, from) => each.addEventListener('scroll', () => { each.dataset.moved = each.scrollLeft > from; })",
+                "(each, from) => each.onscroll = () => { each.dataset.moved = each.scrollLeft > from; }",
                 middle,
             )
             await frame.focus()

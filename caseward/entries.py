@@ -1,7 +1,9 @@
 """The timeline's vocabulary: one row per type of entry, with its sentence."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from caseward.process import team_title
 
 SENTENCES: dict[str, str] = {
     "case.opened": "{title} was opened as {business_key}.",
@@ -60,10 +62,16 @@ SENTENCES: dict[str, str] = {
     "message.requeued": "A parked message to {destination} was released.",
     "message.dismissed": "A parked message to {destination} was dismissed: it will not be delivered.",
 }
+# How the names of those that sentences tell of are written; they are stored as they are declared.
+NAMES: Mapping[str, Callable[[str], str]] = {
+    "recovery_owner": team_title,
+    "partner": lambda name: name.replace("_", " "),
+}
 
 
 def sentence(entry_type: str, data: Mapping[str, Any]) -> str:
     """The entry in words. Raises KeyError for an unknown type or a missing fact: both are faults of the writer."""
+    data = {**data, **{name: written(data[name]) for name, written in NAMES.items() if name in data}}
     if entry_type == "operation.accepted" and data["from_state"] == data["case_state"]:
         return "{action} was accepted.".format_map(data)  # a case that stays where it is
     return SENTENCES[entry_type].format_map(data)

@@ -383,6 +383,11 @@ class Process:
         return bool(set(roles) & (ENGINE_ROLES | {role.name for role in self.roles}))
 
 
+def team_title(name: str) -> str:
+    """What people call a team, at the beginning of a sentence."""
+    return name.replace("_", " ").capitalize()
+
+
 def hyphenated(name: str) -> str:
     """A name as it stands in a URL."""
     return name.replace("_", "-")

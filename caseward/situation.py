@@ -8,7 +8,7 @@ from uuid import UUID
 
 from caseward.bulk import fingerprint
 from caseward.errors import Reason
-from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step
+from caseward.process import ENGINEERING, OPERATOR, Confirmation, Process, Step, team_title
 
 Kind = Literal["transition", "override", "claim"]
 Direction = Literal["do", "undo"]
@@ -104,7 +104,7 @@ class PauseView:
 def pause_words(key: str) -> str:
     """What is paused, within a sentence."""
     scope, _, name = key.partition(":")
-    return {"case": "the case", "process": "the process", "partner": f"the partner {name}"}[scope]
+    return {"case": "the case", "process": "the process", "partner": f"the partner {name.replace('_', ' ')}"}[scope]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -388,8 +388,7 @@ def _overdue(now: Situation, overdue: Mapping[str, Any]) -> Condition:
     owner = overdue["recovery_owner"]
     return Condition(
         name="blocked",
-        sentence=f"{now.process.state(now.state).title}: the time for it is over. "
-        f"{owner.replace('_', ' ').capitalize()} decides.",
+        sentence=f"{now.process.state(now.state).title}: the time for it is over. {team_title(owner)} decides.",
         since=datetime.fromisoformat(overdue["since"]),
         cause="deadline",
         recovery_owner=owner,
@@ -480,7 +479,7 @@ def _undoing(now: Situation, operation: OperationView, unsettled: list[EffectVie
 def _of_effect(process: Process, effect: EffectView) -> Condition:
     step = process.steps.get(effect.step)
     title = step_title(step, effect.direction) if step else effect.step
-    partner = f"the partner {effect.partner}"
+    partner = f"the partner {effect.partner.replace('_', ' ')}"
     sentence = {
         "running": f"Running: {title}.",
         "retrying": f"{partner.capitalize()} did not do it yet: {title}. We try again.",
@@ -509,8 +508,7 @@ def _of_effect(process: Process, effect: EffectView) -> Condition:
 def _blocked_sentence(effect: EffectView, partner: str, title: str) -> str:
     # Whatever the last attempt was refused for, what matters is that an earlier one may have done it.
     shown = "unknown" if effect.outcome == "unknown" else effect.cause
-    owner = effect.recovery_owner.replace("_", " ").capitalize()
-    return f"{cause_words(shown, partner)}: {title}. {owner} decides."
+    return f"{cause_words(shown, partner)}: {title}. {team_title(effect.recovery_owner)} decides."
 
 
 def cause_words(cause: str | None, partner: str) -> str:

@@ -79,8 +79,10 @@ class Booking(Days):
     room: Line
     car: Line
     deposit: Money
-    card: Annotated[str, Field(pattern="^tok_[A-Za-z0-9_]{1,60}$")]
-    """The bank's token; numbers of cards never come here."""
+    card: Annotated[
+        str,
+        Field(pattern="^tok_[A-Za-z0-9_]{1,60}$", description="The bank's token; numbers of cards never come here."),
+    ]
 
 
 def arrives(booking: Booking) -> datetime:

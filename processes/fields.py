@@ -34,15 +34,35 @@ def _iban(text: str) -> str:
         raise ValueError(message) from fault
 
 
-Country = Annotated[str, Field(pattern="^[A-Z]{2}$", examples=["DE"]), AfterValidator(_country)]
-Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"]), AfterValidator(_currency)]
-Iban = Annotated[str, Field(min_length=15, max_length=42, examples=["DE89370400440532013000"]), AfterValidator(_iban)]
+Country = Annotated[
+    str,
+    Field(pattern="^[A-Z]{2}$", description="Two capital letters, by ISO 3166-1.", examples=["DE"]),
+    AfterValidator(_country),
+]
+Currency = Annotated[
+    str,
+    Field(pattern="^[A-Z]{3}$", description="Three capital letters, by ISO 4217.", examples=["EUR"]),
+    AfterValidator(_currency),
+]
+Iban = Annotated[
+    str,
+    Field(
+        min_length=15,
+        max_length=42,
+        description="The IBAN, with or without spaces.",
+        examples=["DE89370400440532013000"],
+    ),
+    AfterValidator(_iban),
+]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of its content, in hexadecimal digits.")]
 
 
 class Money(Strict):
-    """An amount in minor units of its currency: 12.50 EUR is `{"minor_units": 1250, "currency": "EUR"}`."""
+    """An amount, and in which currency."""
 
-    minor_units: Annotated[int, Field(ge=1, le=MOST_MINOR_UNITS)]
+    minor_units: Annotated[
+        int,
+        Field(ge=1, le=MOST_MINOR_UNITS, description="In the currency's smallest unit: 12.50 EUR are 1250."),
+    ]
     currency: Currency

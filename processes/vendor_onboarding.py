@@ -66,7 +66,13 @@ class Vendor(Strict):
 
     legal_name: Line
     country: Country
-    tax_id: Annotated[str, Field(pattern=r"^[A-Z0-9][A-Z0-9./-]{3,29}$")]
+    tax_id: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Z0-9][A-Z0-9./-]{3,29}$",
+            description="4 to 30 capital letters, digits, dots, slashes and hyphens.",
+        ),
+    ]
     bank_account: BankAccount
     contacts: Annotated[tuple[Contact, ...], Field(min_length=1, max_length=20)]
     documents: Annotated[tuple[DocumentReference, ...], Field(max_length=50)] = ()

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse
 
 from api.bodies import transition_body
 from api.console import forms
-from api.console.case import act_href, case_page, changes_since, read_page
+from api.console.case import act_href, case_page, changes_since, pauses_of, read_page
 from api.console.consequences import consequences
 from api.console.door import Form, Operator, SealedForm, console_router
 from api.console.pages import page
@@ -336,7 +336,7 @@ async def what_changed(wiring: Wiring, actor: Actor, case: CaseDocument, form: M
     """What changed since the form was opened; of pauses only its tag tells."""
     seen = form.get("seen", "")
     after = int(seen) if seen.isdecimal() and int(seen) <= MAX_NUMBER else MAX_NUMBER
-    paused = form.get("etag", "").partition(".")[2] != case.etag.partition(".")[2]
+    paused = pauses_of(form.get("etag", "")) != pauses_of(case.etag)
     return {"changes": await changes_since(wiring, actor, case.case_id, after), "pauses_changed": paused}
 
 

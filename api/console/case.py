@@ -33,7 +33,6 @@ from caseward.diagram import diagram
 from caseward.documents.attached import AttachedList, KindDocument
 from caseward.documents.case import ActionDocument, CaseDocument
 from caseward.documents.operation import OperationDocument
-from caseward.documents.steps import StepDocument
 from caseward.documents.timeline import EntryDocument
 from caseward.policy import Action, action_title
 from caseward.process import AUDITOR, ENGINE_ROLES, SENIOR_OPERATOR, Process
@@ -65,6 +64,8 @@ class CasePage:
     case: CaseDocument
     flight: OperationDocument | None
     """The operation in flight, with its attempts."""
+    latest: OperationDocument | None
+    """While nothing is in flight: what led to where it stands, with the steps that it took."""
     order: OperationDocument | None
     """What this person asked for last, on its way to an outcome."""
     operations: Sequence[OperationDocument]
@@ -76,11 +77,6 @@ class CasePage:
     before: int | None
     whole: bool
     """All operations are shown, not only the latest."""
-
-    @property
-    def steps(self) -> Sequence[StepDocument]:
-        """What runs now."""
-        return self.flight.steps if self.flight else ()
 
     @property
     def allowed(self) -> Sequence[ActionDocument]:
@@ -105,10 +101,20 @@ class CasePage:
         return [entry for entry in self.entries if self.show in {None, voice(entry)}]
 
     @property
+    def looked_at_by(self) -> Sequence[str]:
+        """The moves from here that have documents looked at."""
+        return looked_at_by(self.process, self.case.state)
+
+    @property
     def older(self) -> int | None:
         """The number from which on older entries are another page."""
         last = self.entries[-1].number if self.entries else 1
         return last if last > 1 else None
+
+    @property
+    def total(self) -> int | None:
+        """How many entries there are, as the number of the newest tells; none where only older ones were read."""
+        return None if self.before or not self.entries else self.entries[0].number
 
     @property
     def visited(self) -> frozenset[str]:
@@ -142,6 +148,12 @@ def voice(entry: EntryDocument) -> str:
     return "operators" if entry.actor.role in ENGINE_ROLES else "people"
 
 
+def looked_at_by(process: Process, state: str) -> Sequence[str]:
+    """The moves from a state that have documents looked at: until then they are only uploaded."""
+    check = process.documents.checked_by if process.documents else None
+    return [each.title for each in process.transitions if check in each.steps and state in each.source]
+
+
 def act_href(case_id: UUID, action: ActionDocument) -> str:
     """Where the form of an action is."""
     about = {"step": action.step, "item": action.item}
@@ -171,13 +183,15 @@ async def read_page(
         asked = known.get(order) if order else None
         if order and asked is None:
             asked = await get_operation(session, catalogue, operation_id=order, actor=actor)
-        flight = known.get(case.operation.operation_id) if case.operation else None
-        if case.operation and flight is None:
-            flight = await get_operation(session, catalogue, operation_id=case.operation.operation_id, actor=actor)
+        begun = case.operation or case.latest
+        told = known.get(begun.operation_id) if begun else None
+        if begun and told is None:
+            told = await get_operation(session, catalogue, operation_id=begun.operation_id, actor=actor)
         return CasePage(
             process=process,
             case=case,
-            flight=flight,
+            flight=told if case.operation else None,
+            latest=None if case.operation else told,
             order=asked if asked and asked.case_id == case_id else None,
             operations=operations[:most],
             more_operations=len(operations) > most,
@@ -246,10 +260,25 @@ async def _changes(wiring: Wiring, signed_in: Session, case_id: UUID, known: str
 
 @router.get("/console/cases/{case_id}/changes")
 async def changes(
-    request: Request, wiring: Wired, actor: Operator, case_id: UUID, seen: Annotated[int, Query(ge=0, le=MAX_NUMBER)]
+    request: Request,
+    wiring: Wired,
+    actor: Operator,
+    case_id: UUID,
+    seen: Annotated[int, Query(ge=0, le=MAX_NUMBER)],
+    etag: Annotated[str, Query(max_length=50)] = "",
 ) -> Response:
-    """What happened behind entry `seen`: for a form that was opened before."""
-    return page(request, "changes.html", changes=await changes_since(wiring, actor, case_id, seen))
+    """How the case stands, and what happened behind entry `seen`: for a form that was opened before."""
+    async with wiring.database.transaction() as session:
+        case = await get_case(session, wiring.catalogue, case_id=case_id, actor=actor)
+    behind = await changes_since(wiring, actor, case_id, seen)
+    return page(
+        request, "changes.html", case=case, changes=behind, pauses_changed=pauses_of(etag) != pauses_of(case.etag)
+    )
+
+
+def pauses_of(etag: str) -> str:
+    """What a case's tag says of the pauses that apply."""
+    return etag.partition(".")[2]
 
 
 async def changes_since(wiring: Wiring, actor: Actor, case_id: UUID, seen: int) -> Sequence[EntryDocument]:

@@ -12,6 +12,7 @@ from fastapi import Depends, Path, Query, Request, Response
 from starlette.exceptions import HTTPException
 
 from api import routes_documents
+from api.console.case import looked_at_by
 from api.console.door import Operator, console_router, upload_router
 from api.console.pages import page
 from api.deps import Wired, get_envelope
@@ -46,8 +47,16 @@ async def ask(
     replaced = next((each for each in counting if each.document_id == replaces), None)
     if replaces is not None and replaced is None:
         raise DocumentNotFound
-    limit = wiring.uploads.limit
-    return page(request, "add.html", case=case, kind=wanted, replaced=replaced, limit=limit, key=str(uuid4()))
+    return page(
+        request,
+        "add.html",
+        case=case,
+        kind=wanted,
+        replaced=replaced,
+        limit=wiring.uploads.limit,
+        looked_at_by=looked_at_by(wiring.catalogue[case.process], case.state),
+        key=str(uuid4()),
+    )
 
 
 async def get_sent_envelope(request: Request, actor: Operator) -> Envelope:

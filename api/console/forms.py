@@ -23,6 +23,12 @@ LETTER_WITHIN = re.compile(r"(?<=[a-z])[A-Z](?=[a-z])")
 MOST_ROWS = 50  # that can be asked for in one list of a form; the longest declared list has twenty
 LONGEST_NAME = 200  # characters of a field's name, and so a bound on its numbers and on how deep it goes
 NO_FIELD = "This is no field of the form."
+# By how the message of a program begins.
+WORDS = {
+    "Field required": "This is needed.",
+    "Input should be a valid integer": "This must be a whole number, in digits.",
+    "String should match pattern": "This is not written as it has to be.",
+}
 # Which kind of field a format of JSON Schema asks for.
 FORMATS: Mapping[str, Kind] = {"date": "date", "date-time": "instant", "email": "email"}
 
@@ -69,16 +75,17 @@ class Form:
         """All of them; those below `input` stand beside the others, because the word says nothing to people."""
         made: list[Field] = []
         left_out = frozenset(without)
-        for field in self._members(self.schema, self.given, "", (), required=True):
+        for field in self._members(self.schema, self.given, "", (), required=True, example=_example(self.schema)):
             if field.name.removesuffix(JSON_SUFFIX) not in left_out:
                 made += field.fields if field.name == "input" else [field]
         return tuple(made)
 
     def _members(
-        self, schema: Json, given: Any, prefix: str, seen: tuple[str, ...], *, required: bool
+        self, schema: Json, given: Any, prefix: str, seen: tuple[str, ...], *, required: bool, example: Any
     ) -> Sequence[Field]:
         """No browser insists on what is within something that may be left empty as a whole."""
         known = cast("Json", given) if isinstance(given, dict) else {}
+        shown = cast("Json", example) if isinstance(example, dict) else {}
         needed = set(schema.get("required", ()))
         return [
             self._field(
@@ -88,23 +95,32 @@ class Form:
                 seen,
                 needed=name in needed,
                 required=required and name in needed,
+                example=shown.get(name),
             )
             for name, inner in schema.get("properties", {}).items()
         ]
 
     def _field(
-        self, schema: Json, given: Any, name: str, seen: tuple[str, ...], *, needed: bool, required: bool
+        self,
+        schema: Json,
+        given: Any,
+        name: str,
+        seen: tuple[str, ...],
+        *,
+        needed: bool,
+        required: bool,
+        example: Any = None,
     ) -> Field:
         declared = self._resolved(schema)
+        if example is None:  # where that of the whole says nothing of it
+            example = _example(schema) or _example(declared)
         about: Json = {
             "name": name,
             "title": schema.get("title") or spoken(declared.get("title") or name.rpartition(".")[2]),
             "required": required,
             "optional": not needed,
-            "help": schema.get("description") or declared.get("description", "")
-            if "properties" not in declared
-            else "",
-            "wrong": self.errors.get(name, ""),
+            "help": schema.get("description") or declared.get("description", ""),
+            "wrong": in_words(self.errors.get(name, "")),
         }
         reference = schema.get("$ref", "")
         if reference and reference in seen:  # a type within itself: as deep as a form can go
@@ -112,10 +128,11 @@ class Form:
             return Field(kind="json", value=_as_json(given), **about)
         inside = (*seen, reference) if reference else seen
         if "properties" in declared:
-            members = self._members(declared, given, f"{name}.", inside, required=required)
+            members = self._members(declared, given, f"{name}.", inside, required=required, example=example)
             return Field(kind="group", fields=tuple(members), **about)
         if declared.get("type") == "array" and "items" in declared:
             rows = cast("list[Any]", given) if isinstance(given, list) else []
+            shows = cast("list[Any]", example)[:1] if isinstance(example, list) else []
             least = declared.get("minItems", 0)
             shown = max(len(rows), least, 1)
             made = [
@@ -126,13 +143,14 @@ class Form:
                     inside,
                     needed=number < least,
                     required=required and number < least,
+                    example=next(iter(shows), None),
                 )
                 for number, row in enumerate([*rows, *[None] * (shown - len(rows))])
             ]
             return Field(kind="rows", fields=tuple(made), **about)
-        return self._single(declared, given, about)
+        return self._single(declared, given, about, example)
 
-    def _single(self, declared: Json, given: Any, about: Json) -> Field:
+    def _single(self, declared: Json, given: Any, about: Json, example: Any) -> Field:
         value = "" if given is None else str(given).lower() if isinstance(given, bool) else str(given)
         if "const" in declared:
             return Field(kind="fixed", value=str(declared["const"]), **about)
@@ -142,6 +160,8 @@ class Form:
         if choices:
             named = tuple(Choice(str(each), str(each).replace("_", " ")) for each in choices)
             return Field(kind="choice", value=value or str(declared.get("default", "")), choices=named, **about)
+        if isinstance(example, (str, int, float)) and declared.get("format") != "date":
+            about["help"] = f"{about['help']} For example: {example}".lstrip()
         if declared.get("type") in {"integer", "number"}:
             least, most = _limit(declared, "minimum"), _limit(declared, "maximum")
             return Field(kind="number", value=value, least=least, most=most, **about)
@@ -172,6 +192,10 @@ class Form:
 def spoken(name: str) -> str:
     """The name of a type as people would write it: `BankAccount` is a bank account."""
     return LETTER_WITHIN.sub(lambda found: f" {found[0].lower()}", name)
+
+
+def _example(schema: Json) -> Any:
+    return next(iter(schema.get("examples", ())), None)
 
 
 def _limit(declared: Json, name: str) -> str | None:
@@ -276,7 +300,15 @@ def one_more(given: Json, name: str) -> None:
 
 def elsewhere(wrong: Mapping[str, str], fields: Sequence[Field]) -> Sequence[str]:
     """What is wrong beside none of these fields."""
-    return [message for name, message in wrong.items() if name not in _names(fields)]
+    return [in_words(message) for name, message in wrong.items() if name not in _names(fields)]
+
+
+def in_words(message: str) -> str:
+    """What is wrong with a field, for people: what a program is told names types and patterns."""
+    for begins, words in WORDS.items():
+        if message.startswith(begins):
+            return words
+    return message.removeprefix("Value error, ")
 
 
 def _names(fields: Sequence[Field]) -> frozenset[str]:

@@ -96,6 +96,14 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, default=str)
 
 
+def limit(size: int) -> str:
+    """A bound on bytes, in the unit in which it is a whole number."""
+    for unit, length in (("MiB", 2**20), ("MB", 10**6), ("KiB", 2**10), ("kB", 10**3)):
+        if size >= length and size % length == 0:
+            return f"{size // length} {unit}"
+    return f"{size} bytes"
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("api.console"),
@@ -110,6 +118,7 @@ def _environment() -> Environment:
         "sentence_case": sentence_case,
         "instant": instant,
         "age": age,
+        "limit": limit,
         "pretty": pretty,
         "verbatim": Verbatim,
     }

@@ -622,12 +622,14 @@ async def _latest(works: Sequence[LockedCase]) -> dict[UUID, OperationView]:
     """By case: the operation that came to its end last."""
     if not works:
         return {}
-    processes = {work.case.id: work.process for work in works}
+    of_case = {work.case.id: work for work in works}
     asked = {"operation_ids": [work.case.latest_id for work in works]}
-    return {
-        row.case_id: operation_view(row, impossible_begun=begins_impossible(processes[row.case_id], steps))
-        for row, steps in await works[0].session.execute(_LATEST, asked)
-    }
+    found: dict[UUID, OperationView] = {}
+    for row, steps in await works[0].session.execute(_LATEST, asked):
+        work = of_case[row.case_id]
+        work.latest = row
+        found[row.case_id] = operation_view(row, impossible_begun=begins_impossible(work.process, steps))
+    return found
 
 
 async def _asked_for(session: AsyncSession, process: Process, case: Case) -> BaseModel | None:

@@ -140,6 +140,8 @@ class LockedCase:
     """Driven by the operation in flight, or standing in this case."""
     taken: frozenset[str] = frozenset()
     """The transitions that it took before, once somebody has looked back."""
+    latest: Operation | None = None
+    """While nothing is in flight: the operation that came to its end last, once somebody has looked back."""
     _touched: bool = field(default=False)
 
     def driven(self) -> list[Effect]:

@@ -21,7 +21,7 @@ from caseward.db.tables import Attempt, Effect, Operation, Subject
 from caseward.failpoints import failpoint
 from caseward.messages import BlockCall, FinishAnswer, FinishCall, LoadAnswer, News
 from caseward.offsets import is_offset, needs_offset
-from caseward.process import ENGINEERING, Catalogue, Transition
+from caseward.process import ENGINEERING, Catalogue, Transition, team_title
 from caseward.situation import FINISHED, SYSTEM, UNDO_SUFFIX, Actor, Kind, OperationState, effect_title
 from caseward.trace import continue_trace
 
@@ -620,7 +620,7 @@ def block(work: LockedCase, operation: Operation, *, cause: str, message: str) -
         title = action_title(work, operation)
         work.entry("operation.blocked", operation=operation, action=title, message=message, recovery_owner=ENGINEERING)
         # Without the message: it may quote the subject.
-        work.mail("case_blocked", ENGINEERING, f"{title} can't go on. {ENGINEERING} decides.")
+        work.mail("case_blocked", ENGINEERING, f"{title} can't go on. {team_title(ENGINEERING)} decides.")
         work.touch()
     return work.news()
 

@@ -29,6 +29,7 @@ from caseward.documents.case import (
     CaseList,
     CaseRow,
     ConditionInfo,
+    LatestOperation,
     case_document,
     condition_info,
 )
@@ -41,7 +42,7 @@ from caseward.documents.steps import AttemptDocument, step_documents
 from caseward.documents.timeline import EntryDocument, Timeline, entry_sentence
 from caseward.errors import ActionNotAllowed, CaseNotFound, InputInvalid, OperationNotFound
 from caseward.overrides import OVERRIDES
-from caseward.policy import Action, Decision, decide, decide_opening, undo_target
+from caseward.policy import Action, Decision, action_title, decide, decide_opening, undo_target
 from caseward.process import OPERATOR, Catalogue, Process
 from caseward.situation import FINISHED, NEVER_ACCEPTED, Actor, EffectView, PauseView, condition, effect_title
 
@@ -113,9 +114,27 @@ async def _documents(
             subject_revision=case.subject_revision,
             opened_at=case.opened_at,
             changed_at=case.changed_at,
+            latest=_latest(work),
         )
         found[case.id] = case_document(situations[case.id], facts, actor, work.steps())
     return found
+
+
+def _latest(work: LockedCase) -> LatestOperation | None:
+    row = work.latest
+    if row is None or row.finished_at is None:
+        return None
+    return LatestOperation(
+        operation_id=row.id,
+        kind=row.kind,
+        name=row.name,
+        title=action_title(work.process, Action(row.kind, row.name)),  # pyright: ignore[reportArgumentType]
+        actor=_actor(row),
+        reason=row.reason,
+        input=row.input,
+        finished_at=row.finished_at,
+        href=f"/v1/operations/{row.id}",
+    )
 
 
 async def openings(session: AsyncSession, catalogue: Catalogue, *, actor: Actor) -> dict[str, Decision]:
@@ -285,12 +304,7 @@ def _operation_document(
         case_id=operation.case_id,
         process=operation.process,
         state=operation.state,
-        actor=ActorDocument(
-            id=operation.actor_id,
-            role=operation.actor_role,
-            via=operation.actor_via,
-            on_behalf_of=operation.on_behalf_of,
-        ),
+        actor=_actor(operation),
         reason=operation.reason,
         input=operation.input,
         from_state=operation.from_state,
@@ -311,6 +325,15 @@ def _operation_document(
         dispatched_at=operation.dispatched_at,
         started_at=operation.started_at,
         finished_at=operation.finished_at,
+    )
+
+
+def _actor(operation: Operation) -> ActorDocument:
+    return ActorDocument(
+        id=operation.actor_id,
+        role=operation.actor_role,
+        via=operation.actor_via,
+        on_behalf_of=operation.on_behalf_of,
     )
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from caseward.documents.parts import Document, ReasonDocument, reason_documents
+from caseward.documents.parts import ActorDocument, Document, ReasonDocument, reason_documents
 from caseward.documents.proposal import ProposalDocument, proposal_document
 from caseward.documents.steps import StepDocument
 from caseward.policy import Action, Decision, action_title, decide_all
@@ -70,6 +70,20 @@ class ActionDocument(Document):
     input_schema: str
 
 
+class LatestOperation(Document):
+    """What led to where a case stands: who did what, when and why."""
+
+    operation_id: UUID
+    kind: str
+    name: str
+    title: str
+    actor: ActorDocument
+    reason: str | None
+    input: dict[str, Any]
+    finished_at: datetime
+    href: str
+
+
 class CaseDocument(Document):
     """A case as everybody sees it."""
 
@@ -89,6 +103,8 @@ class CaseDocument(Document):
     subject: dict[str, Any]
     subject_revision: int
     operation: OperationInFlight | None
+    latest: LatestOperation | None
+    """The latest operation that took the case over; None while one is in flight."""
     proposals: list[ProposalDocument]
     actions: list[ActionDocument]
     opened_at: datetime
@@ -135,6 +151,7 @@ class CaseFacts:
     subject_revision: int
     opened_at: datetime
     changed_at: datetime
+    latest: LatestOperation | None = None
 
 
 def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: Sequence[StepDocument]) -> CaseDocument:
@@ -162,6 +179,7 @@ def case_document(now: Situation, facts: CaseFacts, actor: Actor | None, steps: 
         subject=dict(facts.subject),
         subject_revision=facts.subject_revision,
         operation=_in_flight(now, steps),
+        latest=facts.latest,
         proposals=[proposal_document(now, proposal, actor) for proposal in now.proposals] if actor else [],
         actions=[_action(now, action, decision) for action, decision in decide_all(now, actor)] if actor else [],
         opened_at=facts.opened_at,
@@ -194,7 +212,7 @@ def status_document(now: Situation, facts: CaseFacts, steps: Sequence[StepDocume
     bare = [step.model_copy(update={"result": None}) for step in steps]
     told = case_document(now, facts, None, bare)
     # Proposals quote people, and the workflow hears nothing of them before they are accepted.
-    document = told.model_dump(mode="json", exclude={"subject", "title", "assignee", "actions", "proposals"})
+    document = told.model_dump(mode="json", exclude={"subject", "title", "assignee", "latest", "actions", "proposals"})
     document["condition_info"] |= {"by": None, "reason": None}
     last_error = document["condition_info"]["last_error"]
     if last_error:

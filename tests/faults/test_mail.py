@@ -46,7 +46,7 @@ async def test_whoever_decides_reads_it_on_the_page(company: Company):
     assert f"/mail/{entry['number']}" in listed.text
     page = await company.sandbox.get(f"/mail/{entry['number']}")
     assert case["business_key"] in page.text
-    assert "treasury decides" in page.text
+    assert "Treasury decides" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert case["subject"]["tax_id"] not in page.text
 

@@ -60,6 +60,7 @@ class TestTheForm:
         href = re.search(r'href="([^"]+)" data-adds="receipt"', await page_of(clerk, case))[1]
         shown = (await clerk.get(unescape(href))).text
         assert f'data-limit="{DOCUMENT_LIMIT}"' in shown
+        assert "at most 2 MB." in shown
         assert f'data-to="/console/cases/{case["case_id"]}/documents?kind=receipt"' in shown
         assert "takes this page's script" in shown
         keys = {re.search(r'data-key="([^"]+)"', (await clerk.get(unescape(href))).text)[1] for _ in range(2)}
@@ -92,6 +93,9 @@ class TestSending:
         shown = await page_of(clerk, case)
         assert sha256(content).hexdigest() in shown
         assert ">uploaded</span>" in shown
+        hint = "It stays uploaded until somebody takes <q>Inspect</q>, which has it looked at."
+        add = f"/console/cases/{case['case_id']}/documents?kind=receipt"
+        assert [hint in text for text in (shown, (await clerk.get(add)).text)] == [True, True]
         taken = await clerk.get(f"/console/cases/{case['case_id']}/documents/{listed[0]['document_id']}")
         assert (taken.content, taken.headers["content-disposition"]) == (
             content,

@@ -148,3 +148,13 @@ async def test_what_no_form_sends_comes_back_as_wrong(requester: Browser, name: 
     action, fields = await form_at(requester, HERE)
     refused = await requester.post(action, {**fields, **SUBJECT, name: value})
     assert (refused.status_code, 'role="alert"' in refused.text) == (422, True)
+
+
+async def test_a_field_says_what_belongs_into_it(requester: Browser):
+    text = (await requester.get(HERE)).text
+    asked = re.search(r'<input id="f-subject.tax_id"[^>]*aria-describedby="([^" ]+) "', text)
+    assert asked, text
+    said = re.search(rf'id="{asked[1]}">([^<]*)<', text)[1]
+    assert said == "4 to 30 capital letters, digits, dots, slashes and hyphens. For example: DE129273398"
+    group = re.search(r'<fieldset aria-describedby="([^"]+)"><legend>Bank account', text)
+    assert f'id="{group[1]}">Where the vendor is paid.' in text

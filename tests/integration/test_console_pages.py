@@ -49,6 +49,10 @@ async def changes_requested(office: Office) -> dict:
     return await office.requester.case(case)
 
 
+def words_of(markup: str) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", markup)).split())
+
+
 async def operation_of(office: Office, location: str) -> dict:
     return (await office.operator.get(f"/v1/operations/{location.rpartition('=')[2]}")).json()
 
@@ -144,7 +148,7 @@ class TestActing:
         assert wrong.status_code == 422
         again = forms_of(wrong.text)[action]
         assert (again["key"], again["etag"], again["reason"]) == (fields["key"], fields["etag"], MARKUP)
-        assert "Field required" in wrong.text
+        assert "This is needed." in wrong.text
         right = await reviewer.post(action, {**again, "input.grounds": "Too old, sadly"})
         assert right.status_code == 303, right.text
 
@@ -181,7 +185,7 @@ class TestActing:
         assert set(fields) == {"csrf", "key", "etag", "seen", "result.reference", "result.hits", "reason"}
         given = {"result.reference": "SCR-1", "result.hits": "many", "reason": "Asked them by phone"}
         wrong = await browser.post(action, {**fields, **given})
-        assert (wrong.status_code, "valid integer" in wrong.text) == (422, True)
+        assert (wrong.status_code, "This must be a whole number" in wrong.text) == (422, True)
         proposed = await browser.post(action, {**fields, **given, "result.hits": "0"})
         assert proposed.status_code == 303, proposed.text
         shown = await browser.get(proposed.headers["location"])
@@ -373,6 +377,28 @@ class TestActing:
 
 
 class TestSeeing:
+    async def test_a_case_that_was_sent_back_says_at_the_top_by_whom_and_why(self, office: Office, browser: Browser):
+        case = await changes_requested(office)
+        assert (case["latest"]["name"], case["latest"]["input"]) == ("request_changes", {"grounds": "The IBAN, please"})
+        await browser.sign_in("demo-vendor-requester")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        told = words_of(re.search(r'<dd id="latest">(.*?)</dd>', shown, re.DOTALL)[1])
+        assert re.fullmatch(
+            r"Request changes by reviewer-1 \(vendor reviewer\) \d+ s ago Grounds: The IBAN, please", told
+        )
+
+    async def test_the_reason_of_whoever_took_it_back_is_said_at_the_top_too(self, office: Office, browser: Browser):
+        case = await changes_requested(office)
+        undone = await office.operator.override(case, "undo")
+        assert undone.status_code == 200, undone.text
+        await browser.sign_in("demo-vendor-reviewer")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        told = words_of(re.search(r'<dd id="latest">(.*?)</dd>', shown, re.DOTALL)[1])
+        assert "by operator-1" in told
+        assert told.endswith("Reason: Agreed by phone")
+        assert (await office.reviewer.take(case, "approve")).status_code == 202
+        assert (await office.reviewer.case(case))["latest"] is None, "what is under way says who asked for it"
+
     async def test_markup_from_outside_is_text(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
         vendor = {**VENDOR, "legal_name": MARKUP, "bank_account": {**VENDOR["bank_account"], "holder": "a\u202eb"}}
@@ -386,6 +412,17 @@ class TestSeeing:
             assert "<script>" not in text
             assert key not in text
             assert "\u202e" not in text
+
+    async def test_a_form_is_told_of_a_pause_that_no_entry_tells_of(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        told = f"/console/cases/{case['case_id']}/changes?seen={10**6}&etag={case['etag']}"
+        assert "refused" not in (await browser.get(told)).text
+        order = {"process": "vendor_onboarding", "reason": "Moving house"}
+        assert (await office.operator.command("/v1/pauses", order)).status_code == 200
+        shown = (await browser.get(told)).text
+        assert "All cases of Vendor onboarding are paused" in shown
+        assert "The pauses that apply to it are others." in shown
 
     async def test_somebody_elses_process_is_not_there(self, office: Office, browser: Browser):
         await browser.sign_in("demo-parcel-clerk")
@@ -403,12 +440,42 @@ class TestSeeing:
         await browser.sign_in("demo-operator")
         case = await blocked(office)
         page = f"/console/cases/{case['case_id']}"
+        entries = (await office.operator.get(f"/v1/cases/{case['case_id']}/timeline")).json()["entries"]
+        assert f"Timeline {len(entries)} " in words_of((await browser.get(page)).text)
         partners = (await browser.get(f"{page}?show=partners")).text
+        assert f"Timeline {len(entries)} " in words_of(partners), "of which some are shown"
         assert "Check the tax id: partner answered closed." in partners
         assert "was opened as" not in partners
         older = (await browser.get(f"{page}?before=3")).text
+        assert "Timeline all people" in words_of(older), "how many there are is not known here"
         assert ('id="entry-2"' in older, 'id="entry-3"' in older) == (True, False)
         assert (await browser.get(f"{page}?show=nobody")).status_code == 404
+
+    async def test_the_steps_stay_when_the_work_is_done(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        page = f"/console/cases/{case['case_id']}"
+        for _ in range(2):
+            shown = (await browser.get(page)).text
+            panel = words_of(re.search(r'<h2 id="running">(.*?)</section>', shown, re.DOTALL)[1])
+            assert panel.startswith("Submit completed Ordered by requester-1")
+            assert "succeeded Check the tax id partner partner 1 attempt" in panel
+            for _ in range(11):  # as many operations as a page shows, and more
+                for override in ("pause", "resume"):
+                    assert (await office.operator.override(case, override)).status_code == 200
+        asked = await office.reviewer.take(case, "request-changes", {"input": {"grounds": "The IBAN, please"}})
+        assert asked.status_code == 200, asked.text
+        assert '<h2 id="running">' not in (await browser.get(page)).text, "it took no step"
+
+    async def test_the_timeline_calls_a_team_as_the_rest_of_the_page_does(self, office: Office, browser: Browser):
+        await browser.sign_in("demo-operator")
+        case = await office.in_review()
+        approved = await office.reviewer.take(case, "approve")
+        await office.perform(approved.json(), rejected_at="create_in_erp")
+        shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
+        assert "Create the vendor in the ERP: it can't go on (rejected). Erp support decides." in unescape(shown)
+        assert "<dt>Who decides</dt><dd>Erp support</dd>" in shown
+        assert "erp_support decides" not in shown
 
     async def test_more_operations_than_are_shown_are_a_click_away(self, office: Office, browser: Browser):
         await browser.sign_in("demo-operator")
@@ -419,9 +486,11 @@ class TestSeeing:
         page = f"/console/cases/{case['case_id']}"
         latest = (await browser.get(page)).text
         assert latest.count('<details id="operation-') == 20
+        assert "Operations 20 and more" in words_of(latest)
         link = unescape(re.search(r'These are the latest 20. <a href="([^"#]+)', latest)[1])
         every = (await browser.get(link)).text
         assert (every.count('<details id="operation-'), "These are the latest" in every) == (21, False)
+        assert "Operations 21 " in words_of(every)
 
     async def test_the_stream_tells_of_another_version_and_ends_with_the_session(
         self, office: Office, browser: Browser

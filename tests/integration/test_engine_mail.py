@@ -222,7 +222,7 @@ class TestWhatIsMailed:
         assert (await case.run("book")).state == "blocked"
         [(template, to, words)] = await mails(case)
         assert (template, to) == ("case_blocked", "logistics")
-        assert words.endswith("it can't go on (rejected). logistics decides.")
+        assert words.endswith("it can't go on (rejected). Logistics decides.")
 
     async def test_a_step_after_which_all_is_undone_asks_nobody(self, database):
         once = step("book", exhausted="undo", undo="Take it back", retry=Retry(waits=()))

@@ -1,8 +1,11 @@
 """Forms made from schemas: what comes back from them is what the API would take."""
 
 import pytest
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
-from api.console.forms import MOST_ROWS, Form, FormWrong, Json, decoded, one_more, spoken
+from api.console.forms import MOST_ROWS, Form, FormWrong, Json, decoded, in_words, one_more, spoken
+from api.console.pages import limit
+from caseward.cases.commands import field_errors
 
 TAGS: Json = {
     "type": "object",
@@ -38,6 +41,65 @@ class TestTitles:
     )
     def test_names_of_types_are_written_as_people_would(self, name: str, title: str):
         assert spoken(name) == title
+
+
+class TestHelp:
+    def test_is_what_the_schema_describes_with_the_example_of_the_whole_or_its_own(self):
+        schema: Json = {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "iban": {"type": "string", "description": "With or without spaces.", "examples": ["DE89"]},
+                "amount": {"$ref": "#/$defs/Amount"},
+                "tags": {"type": "array", "items": {"type": "string"}},
+                "when": {"type": "string", "format": "date"},
+                "size": {"enum": ["small", "large"]},
+            },
+            "$defs": {
+                "Amount": {"description": "How much.", "properties": {"units": {"type": "integer"}}},
+            },
+            "examples": [
+                {"name": "Ada", "amount": {"units": 1250}, "tags": ["new"], "when": "2031-05-03", "size": "small"}
+            ],
+        }
+        name, iban, amount, tags, when, size = Form(schema, {}, {}).fields()
+        assert (name.help, iban.help) == ("For example: Ada", "With or without spaces. For example: DE89")
+        assert (amount.help, amount.fields[0].help) == ("How much.", "For example: 1250")
+        assert (tags.help, tags.fields[0].help) == ("", "For example: new")
+        assert (when.help, size.help) == ("", ""), "what is picked needs no example"
+
+
+class Asked(BaseModel):
+    hits: int
+    score: int
+    country: str = Field(pattern="^[A-Z]{2}$")
+    iban: str
+    name: str
+
+    @field_validator("iban")
+    @classmethod
+    def _known(cls, iban: str) -> str:
+        message = f"not an IBAN: {iban}"
+        raise ValueError(message)
+
+
+class TestWords:
+    def test_of_what_is_wrong_are_those_of_people(self):
+        with pytest.raises(ValidationError) as fault:
+            Asked.model_validate({"hits": "many", "score": "1.5", "country": "de", "iban": "DE1"})
+        assert {each["field"]: in_words(each["message"]) for each in field_errors(fault.value)} == {
+            "hits": "This must be a whole number, in digits.",
+            "score": "This must be a whole number, in digits.",
+            "country": "This is not written as it has to be.",
+            "iban": "not an IBAN: DE1",
+            "name": "This is needed.",
+        }
+
+    @pytest.mark.parametrize(
+        ("size", "words"), [(20 * 2**20, "20 MiB"), (2_000_000, "2 MB"), (1536, "1536 bytes"), (3072, "3 KiB")]
+    )
+    def test_of_a_limit_are_in_the_unit_in_which_it_was_meant(self, size: int, words: str):
+        assert limit(size) == words
 
 
 class TestDecoding:

@@ -159,3 +159,9 @@ class TestEntries:
 
     def test_one_that_lacks_a_fact_shows_as_its_type(self):
         assert entry_sentence("effect.failed", {"title": "Book"}) == "effect.failed"
+
+    def test_teams_and_partners_are_called_as_people_call_them(self):
+        told = {"title": "Hold the car", "partner": "car_rental", "recovery_owner": "erp_support"}
+        assert entry_sentence("effect.happened_twice", told) == (
+            "Hold the car: car rental reported a second success. Erp support has to look."
+        )

@@ -10,10 +10,10 @@ const form = document.getElementById("adding");
 const [file, name, stop, progress, said] = ["file", "name", "stop", "progress", "said"].map((id) =>
   document.getElementById(id),
 );
-const { to, case: done, limit, key, csrf } = form.dataset;
+const { to, case: done, limit, limitWords, key, csrf } = form.dataset;
 
 function size(bytes) {
-  for (const [unit, length] of [["MB", 1e6], ["kB", 1e3]]) {
+  for (const [unit, length] of [["MiB", 2 ** 20], ["KiB", 2 ** 10]]) {
     if (bytes >= length) return `${(bytes / length).toFixed(1)} ${unit}`;
   }
   return `${bytes} bytes`;
@@ -57,7 +57,7 @@ form.addEventListener("submit", (event) => {
   const [chosen] = file.files;
   said.hidden = true;
   if (chosen.size > Number(limit)) {
-    refuse(`This file has ${size(chosen.size)}; a document may have ${size(Number(limit))}. Nothing was sent.`);
+    refuse(`This file has ${size(chosen.size)}; a document may have ${limitWords}. Nothing was sent.`);
     return;
   }
   const request = new XMLHttpRequest();

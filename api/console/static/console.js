@@ -67,6 +67,11 @@ function age(at, now) {
   return seconds >= 0 ? `${amount} ago` : `in ${amount}`;
 }
 
+// The states stand in the middle of a picture, whatever of it the window has room for.
+for (const picture of document.querySelectorAll(".picture")) {
+  picture.scrollLeft = (picture.scrollWidth - picture.clientWidth) / 2;
+}
+
 // By the server's clock, which the page tells: this machine's may be wrong.
 const served = Date.parse(document.documentElement.dataset.now ?? "");
 const skew = Number.isNaN(served) ? 0 : served - Date.now();

@@ -97,6 +97,16 @@ class TestActing:
 
 
 class TestSeeing:
+    async def test_an_open_form_says_how_the_case_stands_now(self, company: Company, sit: Sit):
+        case = await company.draft()
+        window = await sit("demo-operator")
+        await window.open(at(case) + "/override/pause")
+        await expect(window.page.locator("#changed")).to_contain_text("Waiting for a vendor requester.")
+        await company.operator.override(case, "pause", reason="Moving house")
+        await expect(window.page.locator("#changed")).to_contain_text("This case is paused")
+        await expect(window.page.locator("#changed")).not_to_contain_text("Waiting for")
+        await expect(window.page.locator("#changed")).to_contain_text("What you send now will be refused.")
+
     async def test_the_page_changes_while_a_worker_works_and_keeps_what_was_opened(self, company: Company, sit: Sit):
         case = await company.in_review()
         window = await sit("demo-vendor-reviewer")
@@ -154,3 +164,49 @@ class TestAccessibility:
             await window.open(path)
             wider = await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
             assert not wider, path
+
+    async def test_the_columns_of_all_sections_of_the_work_are_aligned(self, company: Company, sit: Sit):
+        await blocked(company)
+        await company.draft()
+        await company.in_review()
+        window = await sit("demo-operator", viewport={"width": 1280, "height": 900})
+        await company.operator.override(await company.draft(), "pause", reason="Moving house")
+        await window.open("/console/work")
+        columns = await window.page.eval_on_selector_all(
+            "table.cases tr:first-child",
+            "rows => rows.map(row => [...row.cells].map(cell => Math.round(cell.getBoundingClientRect().left)).join())",
+        )
+        assert len(columns) > 2
+        assert len(set(columns)) == 1, columns
+
+    @pytest.mark.parametrize(("width", "lines"), [(400, 3), (1280, 1)])
+    async def test_the_header_takes_few_lines(self, sit: Sit, width, lines):
+        window = await sit("demo-compliance-applicant", viewport={"width": width, "height": 900})
+        middles = await window.page.eval_on_selector_all(
+            ".top > *",
+            "parts => parts.map(part => part.getBoundingClientRect()).map(part => part.top + part.height / 2)",
+        )
+        assert len({round(middle / 20) for middle in middles}) <= lines, middles
+
+    async def test_a_picture_that_is_too_wide_is_moved_by_the_keyboard_within_its_frame(
+        self, company: Company, sit: Sit
+    ):
+        case = await company.draft()
+        window = await sit("demo-operator", viewport={"width": 400, "height": 900})
+        for path in (at(case), "/console/processes/vendor-onboarding"):
+            await window.open(path)
+            frame = window.page.get_by_role("region", name="Picture of the states")
+            await expect(window.page.get_by_text("It is wider than the window")).to_be_visible()
+            width = await frame.evaluate("each => each.querySelector('svg').getBoundingClientRect().width")
+            assert width > 700, "it is as large as it was drawn"
+            middle = await frame.evaluate("each => each.scrollLeft")
+            assert middle > 150, "its middle is what is seen first"
+            await frame.evaluate(
+                "(each, from) => each.onscroll = () => { each.dataset.moved = each.scrollLeft > from; }",
+                middle,
+            )
+            await frame.focus()
+            await window.page.keyboard.press("ArrowRight")
+            await expect(frame).to_have_attribute("data-moved", "true")
+        await window.page.set_viewport_size({"width": 1280, "height": 900})
+        await expect(window.page.get_by_text("It is wider than the window")).to_be_hidden()

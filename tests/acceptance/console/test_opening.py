@@ -109,7 +109,7 @@ class TestAFile:
         window = await sit("demo-compliance-applicant")
         await add(window, at(case), large)
         await expect(window.page.locator("#said")).to_contain_text(
-            "This file has 22.0 MB; a document may have 21.0 MB."
+            "This file has 21.0 MiB; a document may have 20 MiB."
         )
 
     async def test_that_is_none_is_refused_in_the_servers_words_and_another_can_be_chosen(self, case: Json, sit: Sit):
@@ -134,7 +134,7 @@ class TestAFile:
         await network.send("Network.enable")
         await network.send("Network.emulateNetworkConditions", slow)
         await add(window, at(case), a_pdf("long.pdf", pdf() + b"%" * 8_000_000))
-        await expect(window.page.locator("#progress")).to_contain_text("of 8.0 MB")
+        await expect(window.page.locator("#progress")).to_contain_text("of 7.6 MiB")
         await window.page.get_by_role("button", name="Stop").click()
         await expect(window.page.locator("#said")).to_contain_text("You stopped it.")
         await network.send("Network.emulateNetworkConditions", {**slow, "uploadThroughput": -1})
@@ -197,7 +197,7 @@ class TestAccessibility:
         found = {path: await window.axe(path) for path in ("/console/work", OPEN, adding, "/console/views")}
         await window.open(OPEN)
         await window.page.locator("form.fields").evaluate("form => { form.noValidate = true; form.submit(); }")
-        await expect(window.page.get_by_text("Field required")).to_have_count(4)
+        await expect(window.page.get_by_text("This is needed.")).to_have_count(4)
         found["what is wrong"] = await window.axe()
         await add(window, at(case), a_pdf("report.pdf", b"Just a text"))
         await expect(window.page.locator("#said")).to_be_visible()

@@ -83,6 +83,9 @@ class Order(Strict):
         if self.group is None and not self.case_ids:
             message = "name a group or cases"
             raise ValueError(message)
+        if self.group is not None and not self.case_ids and "case_ids" in self.model_fields_set:
+            message = "case_ids names nothing: leave it out to order for the whole group"
+            raise ValueError(message)
         return self
 
     def as_order(self) -> BulkOrder:

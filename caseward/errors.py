@@ -126,14 +126,14 @@ class CallbackNotFound(CommandRefused):
 
 
 class CallbackNeeded(CommandRefused):
-    """A case's own effect has the key of this callback: it is news of that case."""
+    """A step of a case has the key of this callback, and still waits for it."""
 
     code = "callback_needed"
     status = 409
     title = "Still needed"
 
     def __init__(self) -> None:
-        super().__init__("A case here knows its key as this partner's: its process is to be brought back.")
+        super().__init__("A step of a case waits for it: with its process declared, have the partner send it again.")
 
 
 class BulkNotFound(CommandRefused):

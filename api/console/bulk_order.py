@@ -272,7 +272,9 @@ async def order(
 
 def _body(override: str, chosen: Chosen, given: forms.Json) -> Order:
     """The API's body. Raises ValidationError; InputInvalid for what the override itself takes."""
-    meant = {"override": override, "group": chosen.model_dump(exclude={"case", "ticked"}), "case_ids": chosen.case}
+    meant: forms.Json = {"override": override, "group": chosen.model_dump(exclude={"case", "ticked"})}
+    if chosen.case:
+        meant["case_ids"] = chosen.case
     body = cast("Order", forms.checked(Order, {**given, **meant}))
     try:
         own = forms.checked(OVERRIDES[override].input, {**body.input, "reason": body.reason})

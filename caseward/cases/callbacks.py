@@ -43,9 +43,9 @@ class PartnerEvent:
 
 
 async def receive(database: Database, catalogue: Catalogue, event: PartnerEvent) -> bool:
-    """Store an event and promise to take it in, in one transaction; False where it was stored before.
+    """Store an event and promise to take it in, in one transaction; False where both were done before.
 
-    What belongs to no effect of this partner's is parked.
+    What belongs to no effect of this partner's is parked; sent again once there is such an effect, it is taken in.
     """
     async with database.transaction() as session:
         work = await _case_of(session, catalogue, event)
@@ -75,7 +75,7 @@ async def _store(session: AsyncSession, work: LockedCase | None, event: PartnerE
         .on_conflict_do_nothing()
         .returning(Callback.event_id)
     )
-    if inserted is None:
+    if inserted is None and (work is None or not await _unparked(session, work, event)):
         return False
     if work is not None:
         effect = work.effects.get(event.effect_key) or await session.get_one(Effect, event.effect_key)
@@ -91,6 +91,15 @@ async def _store(session: AsyncSession, work: LockedCase | None, event: PartnerE
         work.touch()
         payload = {"partner": event.partner, "event_id": event.event_id}
         store.put(session, case_id=work.case.id, operation_id=None, payload=payload, destination=store.TO_CALLBACKS)
+    return True
+
+
+async def _unparked(session: AsyncSession, work: LockedCase, event: PartnerEvent) -> bool:
+    """Its key was not known when it came first, or its process was not declared: now it is news of this case."""
+    stored = await session.get_one(Callback, (event.partner, event.event_id), with_for_update=True)
+    if not stored.parked or stored.effect_key != event.effect_key:
+        return False
+    stored.parked, stored.case_id = False, work.case.id
     return True
 
 

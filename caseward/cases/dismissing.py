@@ -1,6 +1,6 @@
 """Parked callbacks that somebody looked at and gives up: they belong to no case, so the row itself says who and why."""
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.callbacks import callback_document
@@ -24,7 +24,7 @@ async def dismiss_callback(
 ) -> CallbackDocument:
     """Give up a parked callback; it stays stored, so that the same event again changes nothing.
 
-    Raises ActionNotAllowed, CallbackNotFound, CallbackNeeded where it is news of a case, IdempotencyKeyReused.
+    Raises ActionNotAllowed, CallbackNotFound, CallbackNeeded where a case waits for it, IdempotencyKeyReused.
     """
     actor = envelope.actor
     role = min(actor.roles & MAY_DISMISS, default=None)
@@ -37,8 +37,8 @@ async def dismiss_callback(
     callback = await _parked(session, partner, event_id, locked=True)
     if callback.dismissed_at is not None:
         raise ActionNotAllowed([Reason("already_dismissed", f"It was dismissed by {callback.dismissed_by}.")])
-    known = select(Effect.key).where(Effect.key == callback.effect_key, Effect.partner == partner)
-    if await session.scalar(known) is not None:
+    open_still = and_(Effect.key == callback.effect_key, Effect.partner == partner, Effect.state != "settled")
+    if await session.scalar(select(Effect.key).where(open_still)) is not None:
         raise CallbackNeeded
     callback.dismissed_at, callback.dismissed_reason = await database_now(session), reason
     callback.dismissed_by, callback.dismissed_role, callback.dismissed_via = actor.id, role, actor.via
@@ -60,6 +60,7 @@ async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Cal
     mine = {"dismissed_by": envelope.actor.id, "idempotency_key": envelope.idempotency_key}
     twin = await session.scalar(select(Callback).filter_by(**mine))
     other = select(Operation.id).filter_by(actor_id=envelope.actor.id, idempotency_key=envelope.idempotency_key)
-    if (twin is not None and twin.content_digest != digest) or await session.scalar(other) is not None:
+    foreign = twin.content_digest != digest if twin is not None else await session.scalar(other) is not None
+    if foreign:
         raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
     return twin

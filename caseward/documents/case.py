@@ -104,7 +104,8 @@ class CaseDocument(Document):
     subject_revision: int
     operation: OperationInFlight | None
     latest: LatestOperation | None
-    """The latest operation that took the case over; None while one is in flight."""
+    """What stands: an undo would take it back, and a replay that came back to where the case was does not replace it.
+    None while an operation is in flight."""
     proposals: list[ProposalDocument]
     actions: list[ActionDocument]
     opened_at: datetime

@@ -110,6 +110,7 @@ async def test_what_an_order_needs_is_said_field_by_field(office: Office):
         {**ORDER, "case_ids": ["0199d0a0-0000-7000-8000-000000000000"]},
         {**ORDER, "override": "replay", "case_ids": ["0199d0a0-0000-7000-8000-000000000000"]},
         {**ORDER, "group": {"process": "vendor_onboarding", "fingerprint": "a\x00b"}},
+        {**ORDER, "group": {"process": "vendor_onboarding", "fingerprint": "a"}, "case_ids": []},  # none is not all
     )
     for order in wrong:
         before = await office.rows()

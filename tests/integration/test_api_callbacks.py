@@ -19,7 +19,7 @@ from api.errors import SignatureInvalid
 from api.webhooks import Signatures
 from caseward.activity import Call, EffectRunner
 from caseward.cases.callbacks import waiting_for
-from caseward.db.tables import Callback, Message
+from caseward.db.tables import Callback, Effect, Message
 from caseward.errors import PartnerAcknowledged
 from caseward.messages import StepCall
 from caseward.partner import Sending, offers
@@ -387,6 +387,23 @@ class TestDismissing:
             row.parked, row.case_id = True, None
         problem(await desk.office.operator.command(self.PATH, body), 409, "callback_needed")
         assert waiting["event_id"] in await self.parked(desk)
+        promised = len(await desk.promised())
+        assert (await desk.post(waiting)).json()["duplicate"] is False  # sent again: now somebody knows it
+        assert waiting["event_id"] not in await self.parked(desk)
+        assert len(await desk.promised()) == promised + 1
+        assert (await desk.post(waiting)).json()["duplicate"] is True
+
+    async def test_of_news_that_came_after_all_was_settled_is_taken(self, desk: Desk):
+        event = desk.event()
+        await desk.post(event)
+        async with desk.office.database.transaction() as session:
+            row = await session.get_one(Callback, ("registry", event["event_id"]))
+            row.parked, row.case_id = True, None
+            effect = await session.get_one(Effect, desk.call.effect_key)
+            effect.state = "settled"
+        body = {"partner": "registry", "event_id": event["event_id"], "reason": "It was said by hand, ticket 4711"}
+        assert (await desk.office.operator.command(self.PATH, body)).status_code == 200
+        assert event["event_id"] not in await self.parked(desk)
 
     async def test_what_names_anothers_effect_never_becomes_that_effects_answer(self, desk: Desk):
         event = desk.event(partner="bank")

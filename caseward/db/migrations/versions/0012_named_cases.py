@@ -1,4 +1,7 @@
-"""Of which processes the cases of a bulk run are that were named one by one: to ask its items is dear in a list."""
+"""Of which processes the cases of a bulk run are that were named one by one: to ask its items is dear in a list.
+
+What the version before orders while both run is listed without a process.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,8 +22,11 @@ SO_FAR = """
 
 def upgrade() -> None:
     names = postgresql.ARRAY(sa.Text())
-    op.add_column("bulk_runs", sa.Column("named_of", names, server_default=sa.text("'{}'"), nullable=False))
-    op.execute(SO_FAR)
+    column = sa.Column("named_of", names, server_default=sa.text("'{}'"), nullable=False)
+    op.add_column("bulk_runs", column, if_not_exists=True)
+    # The column is committed first: reading the items may take long, and nobody could read the runs meanwhile.
+    with op.get_context().autocommit_block():
+        op.execute(SO_FAR)
 
 
 def downgrade() -> None:

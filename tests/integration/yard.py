@@ -97,6 +97,8 @@ class Yard:
         self.stories = stories(process)
         self.reconciler = self.new_reconciler()
         self._dispatcher: Dispatcher | None = None
+        self.seen: list[Any] = []
+        """What `stands` saw last: the case, and what its workflow answered."""
 
     def new_reconciler(self, **pace: Any) -> Reconciler:
         """One that remembers nothing, as after a restart."""
@@ -143,19 +145,23 @@ class Yard:
                         await self.reconciler.look()
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            raise AssertionError(f"not within {WITHIN} s") from None
+            message = f"not within {WITHIN} s; seen last: {self.seen}"
+            raise AssertionError(message) from None
 
     async def stands(self, case: Handle, state: str, condition: str, *, looking: bool = True) -> None:
         """Until the case is there, and its workflow says so too."""
 
         async def there() -> bool:
             row = await case.row()
+            self.seen = [row.state, row.condition, row.version]
             if (row.state, row.condition) != (state, condition) or (not row.final and not await self.runs(case)):
                 return False
             try:
                 status = await self.workflow(case).query("status", result_type=dict)
-            except RPCError:
+            except RPCError as fault:
+                self.seen.append(fault.message)
                 return False
+            self.seen.append(status)
             return (status.get("state"), status.get("condition"), status.get("version")) == (
                 *(state, condition),
                 row.version,

@@ -393,6 +393,14 @@ class TestDismissing:
         assert len(await desk.promised()) == promised + 1
         assert (await desk.post(waiting)).json()["duplicate"] is True
 
+    async def test_is_not_gone_around_by_the_same_event_under_the_key_of_a_case(self, desk: Desk):
+        foreign = desk.event(key="staging:2")
+        await desk.post(foreign)
+        answer = await desk.post({**desk.event(), "event_id": foreign["event_id"]})
+        assert answer.json()["duplicate"] is True
+        assert (await self.parked(desk))[foreign["event_id"]]["effect_key"] == "staging:2"
+        assert await desk.promised() == []
+
     async def test_of_news_that_came_after_all_was_settled_is_taken(self, desk: Desk):
         event = desk.event()
         await desk.post(event)

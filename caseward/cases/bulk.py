@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.blocked import Frozen, blocked_groups, blocked_in, blocked_of
-from caseward.cases.commands import Envelope, field_errors, lock_key, whole_situation
+from caseward.cases.commands import Envelope, field_errors, lock_key
 from caseward.cases.locked import lock_case
+from caseward.cases.looking_back import whole_situation
 from caseward.db.session import database_now
 from caseward.db.tables import BulkItem, BulkRun, Operation
 from caseward.documents.bulk import BulkGroup

@@ -6,8 +6,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.commands import whole_situation
 from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.looking_back import whole_situation
 from caseward.cases.operations import Request, accept_transition, accept_undo
 from caseward.cases.pauses import deadline_frozen
 from caseward.db.tables import Operation

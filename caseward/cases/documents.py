@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.attached import counting, document_view, fingerprint_of, state_of
-from caseward.cases.commands import Envelope, check_version, digest_of, lock_key, whole_situation
+from caseward.cases.commands import Envelope, check_version, digest_of, lock_key
 from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.looking_back import whole_situation
 from caseward.cases.queries import read_case, snapshot, visible_case
 from caseward.db.tables import Case, Effect, Operation, StoredDocument
 from caseward.documents.attached import AttachedDocument, AttachedList, KindDocument, MadeDocument

@@ -15,9 +15,9 @@ from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from caseward.cases.commands import whole_situation, whole_situations
 from caseward.cases.effects import attempts_of
 from caseward.cases.locked import LockedCase, declared_steps, effect_view, left_standing, reused, undoes
+from caseward.cases.looking_back import whole_situation, whole_situations
 from caseward.cases.operations import all_that_stands, effects_of
 from caseward.cases.pauses import NUMBERS, PAUSES, opening_views, paused_processes, process_key
 from caseward.cases.proposals import answers_to, given_by, unpacked
@@ -114,13 +114,13 @@ async def _documents(
             subject_revision=case.subject_revision,
             opened_at=case.opened_at,
             changed_at=case.changed_at,
-            latest=_latest(work),
+            latest=_latest_document(work),
         )
         found[case.id] = case_document(situations[case.id], facts, actor, work.steps())
     return found
 
 
-def _latest(work: LockedCase) -> LatestOperation | None:
+def _latest_document(work: LockedCase) -> LatestOperation | None:
     row = work.latest
     if row is None or row.finished_at is None:
         return None

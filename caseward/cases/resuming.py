@@ -13,8 +13,8 @@ from sqlalchemy import bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases import breaker
-from caseward.cases.commands import whole_situation
 from caseward.cases.locked import LockedCase, lock_case
+from caseward.cases.looking_back import whole_situation
 from caseward.cases.pauses import Hold, give_back, hold_of, is_frozen, let_go, tell
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Effect, Pause

@@ -19,10 +19,11 @@ from pydantic import BaseModel
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from caseward.cases.commands import request_claim, request_override, request_transition, whole_situation
+from caseward.cases.commands import request_claim, request_override, request_transition
 from caseward.cases.confirming import confirm_proposal, decline_proposal, expire_due
 from caseward.cases.effects import LeaseHeld
 from caseward.cases.locked import lock_case, story_of
+from caseward.cases.looking_back import whole_situation
 from caseward.cases.pauses import keys_of
 from caseward.cases.pausing import list_pauses, request_pause, request_resume
 from caseward.cases.replay import plan_replay

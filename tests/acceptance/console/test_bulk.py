@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
-from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import expect
 
 from tests.acceptance.console.window import Sit, Window
@@ -41,12 +40,12 @@ async def outage(company: Company) -> AsyncIterator[Callable[..., Awaitable[list
 async def ordered(window: Window, *, first: int) -> None:
     """From the work to a run of retries over the vendors that the ERP refused."""
     await window.open("/console/work?condition=blocked")
-    await window.page.get_by_role("link", name="recover them in bulk").click()
-    await window.page.get_by_role("link", name="Create the vendor in the ERP", exact=True).click()
+    await window.follow(window.page.get_by_role("link", name="recover them in bulk"))
+    await window.follow(window.page.get_by_role("link", name="Create the vendor in the ERP", exact=True))
     await window.act("retry")
     await window.page.get_by_label("Reason").fill("The ERP is back, ticket 4711")
     await window.page.get_by_label("First ones", exact=True).fill(str(first))
-    await window.page.get_by_role("button", name="Try again now").click()
+    await window.follow(window.page.get_by_role("button", name="Try again now"))
     await window.page.wait_for_url(re.compile(r"/console/bulk/[0-9a-f-]{36}$"))
 
 
@@ -67,9 +66,9 @@ class TestAnOutage:
         await count(window, "repaired").to_have_text("2")
         await count(window, "frozen").to_have_text(str(VENDORS - 2))
         await expect(window.page.locator("#now + p")).to_contain_text("An operator looks")
-        await window.page.get_by_role("link", name="Let it go on").click()
+        await window.follow(window.page.get_by_role("link", name="Let it go on"))
         await window.page.get_by_label("Reason").fill("The first ones look well")
-        await window.page.get_by_role("button", name="Let it go on").click()
+        await window.follow(window.page.get_by_role("button", name="Let it go on"))
         await stands(window).to_have_attribute("data-state", "completed")
         await count(window, "repaired").to_have_text(str(VENDORS))
         await expect(window.page.get_by_text("Over since")).to_be_visible()
@@ -88,11 +87,11 @@ class TestAnOutage:
         await count(window, "blocked_again").to_have_text("2")
         await count(window, "left").to_have_text(str(VENDORS - 2))
         await expect(window.page.locator("#watch")).to_have_count(0)
-        await window.page.locator("#counts").get_by_role("link", name="blocked again").click()
+        await window.follow(window.page.locator("#counts").get_by_role("link", name="blocked again"))
         rows = window.page.locator("tr[data-state='blocked_again']")
         await expect(rows).to_have_count(2)
         await expect(rows.first.locator("code")).to_be_visible()
-        await rows.first.get_by_role("link").click()
+        await window.follow(rows.first.get_by_role("link"))
         await expect(window.page.locator("#case .badge.blocked").first).to_be_visible()
 
     async def test_is_stopped_by_hand_with_the_keyboard_alone(self, outage, sit: Sit):
@@ -144,27 +143,21 @@ class TestPages:
         found: dict[str, list[str]] = {}
 
         async def look() -> None:
-            await window.page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-            assert not await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-            result = await Axe().run(window.page)
-            found[window.page.url] = [
-                f"{fault['id']}: {node['html']} {node.get('failureSummary')}"
-                for fault in result.response["violations"]
-                for node in fault["nodes"]
-            ]
+            found[window.page.url] = await window.axe()
+            assert not await window.is_too_narrow(), window.page.url
 
         await window.open("/console/bulk")
         await look()
-        await window.page.get_by_role("link", name="Create the vendor in the ERP", exact=True).click()
+        await window.follow(window.page.get_by_role("link", name="Create the vendor in the ERP", exact=True))
         await look()
         await window.act("retry")
         await look()
         await window.page.get_by_label("Reason").fill("The ERP is back")
         await window.page.get_by_label("First ones", exact=True).fill("1")
-        await window.page.get_by_role("button", name="Try again now").click()
+        await window.follow(window.page.get_by_role("button", name="Try again now"))
         await stands(window).to_have_attribute("data-state", "looking")
         await look()
-        await window.page.locator("[data-say='continue']").click()
+        await window.follow(window.page.locator("[data-say='continue']"))
         await look()
         await window.open("/console/bulk")
         await look()

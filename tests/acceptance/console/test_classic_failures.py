@@ -32,7 +32,7 @@ class TestAWorkerThatGoesOnAfterAnOverride:
         await company.operator.until(case["case_id"], acting("create_in_erp"), within=PATIENCE)
         await operator.open(at(case) + "/override/force_cancel")
         await operator.page.get_by_label("Reason").fill("The vendor is insolvent")
-        await operator.page.get_by_role("button", name="Stop and take everything back").click()
+        await operator.follow(operator.page.get_by_role("button", name="Stop and take everything back"))
         await expect(operator.page.locator("#order")).to_have_attribute("data-state", "completed")
         await state(user).to_have_text("Cancelled")
         assert await calls(company, approval, "create_in_erp") == ["create_vendor", "deactivate_vendor"]
@@ -58,7 +58,7 @@ class TestAPartnerThatDidItWhileTheAnswerWasLost:
         await expect(operator.page.get_by_text("with this you state that it did")).to_be_visible()
         await operator.page.get_by_label("Reason").fill("The vendor has the letter")
         await operator.page.get_by_label("Message id").fill("seen-at-the-vendor")
-        await operator.page.get_by_role("button", name="It was done by hand").click()
+        await operator.follow(operator.page.get_by_role("button", name="It was done by hand"))
         for window in (operator, user):
             await state(window).to_have_text("Active")
         assert await calls(company, approval, "send_welcome") == ["send"]
@@ -72,7 +72,7 @@ class TestATimeline:
         await operator.open(at(case))
         await operator.act("skip")
         await operator.page.get_by_label("Reason").fill("Paid by cheque until spring")
-        await operator.page.get_by_role("button", name="Leave it out").click()
+        await operator.follow(operator.page.get_by_role("button", name="Leave it out"))
         await state(user).to_have_text("Active")
         told = user.page.locator(".timeline")
         await expect(told).to_contain_text("Paid by cheque until spring")
@@ -91,7 +91,7 @@ class TestARetrySentTwice:
         again = await operator.page.context.new_page()
         sent = []
         operator.page.on("request", lambda request: sent.append(request) if request.method == "POST" else None)
-        await operator.page.get_by_role("button", name="Try again now").click()
+        await operator.follow(operator.page.get_by_role("button", name="Try again now"))
         await expect(operator.page.locator("#order")).to_have_attribute("data-state", "completed")
         operation = await operator.page.locator("#order").get_attribute("data-operation")
         # As a browser does it where somebody loads the answer to a form once more.

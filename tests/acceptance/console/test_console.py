@@ -35,7 +35,7 @@ class TestSignIn:
         window = await sit()
         await window.open("/console/work?condition=done")
         await expect(window.page.get_by_role("heading", name="Demo sign-in")).to_be_visible()
-        await window.page.click("button[value='demo-operator']")
+        await window.follow(window.page.locator("button[value='demo-operator']"))
         await window.page.wait_for_url("**/console/work?condition=done")
         (cookie,) = await window.page.context.cookies()
         assert (cookie["name"][:7], cookie["secure"], cookie["httpOnly"], cookie["sameSite"]) == (
@@ -44,7 +44,7 @@ class TestSignIn:
             True,
             "Lax",
         )
-        await window.page.get_by_role("button", name="Sign out").click()
+        await window.follow(window.page.get_by_role("button", name="Sign out"))
         await window.page.wait_for_url("**/console/sign-in")
         assert await window.page.context.cookies() == []
         await window.page.context.add_cookies([{**cookie, "expires": -1}])
@@ -59,7 +59,7 @@ class TestActing:
         await window.open(at(case))
         await window.act("approve")
         await expect(window.page.get_by_text("Create the vendor in the ERP")).to_be_visible()
-        await window.page.get_by_role("button", name="Approve").click()
+        await window.follow(window.page.get_by_role("button", name="Approve"))
         await expect(window.page.locator("#order")).to_have_attribute("data-state", "completed")
         await expect(window.page.locator("#case .badge.state").first).to_have_text("Active")
         assert (await company.operator.case(case["case_id"]))["state"] == "active"
@@ -69,9 +69,9 @@ class TestActing:
         window = await sit("demo-operator")
         row = window.page.locator(f"tr:has(a[href='{at(case)}'])")
         await window.open("/console/work?condition=blocked")
-        await row.get_by_role("link", name="Try again now").click()
+        await window.follow(row.get_by_role("link", name="Try again now"))
         await window.page.get_by_label("Reason").fill("The bank mended it")
-        await window.page.get_by_role("button", name="Try again now").click()
+        await window.follow(window.page.get_by_role("button", name="Try again now"))
         await expect(window.page.locator("#order")).to_have_attribute("data-state", "completed")
         await expect(window.page.locator("#case .badge.state").first).to_have_text("Active")
         assert await company.violations({case["case_id"]}) == []
@@ -83,10 +83,10 @@ class TestActing:
             await window.open(at(case))
             await window.act("retry")
             await window.page.get_by_label("Reason").fill(f"Tried from {window is first}")
-        await second.page.get_by_role("button", name="Try again now").click()
+        await second.follow(second.page.get_by_role("button", name="Try again now"))
         await expect(second.page.locator("#order")).to_have_attribute("data-state", "completed")
         await expect(first.page.locator("#changed")).to_contain_text("The case has changed since you opened this form.")
-        await first.page.get_by_role("button", name="Try again now").click()
+        await first.follow(first.page.get_by_role("button", name="Try again now"))
         refused = first.page.locator("#refused")
         await expect(refused).to_contain_text("nothing of what you sent was done")
         await expect(refused).to_contain_text("demo-senior-operator")
@@ -141,7 +141,7 @@ class TestSeeing:
             assert await window.page.title() != "owned"
         await window.open(at(case) + "/transition/cancel")
         await window.page.get_by_label("Reason").fill(MARKUP)
-        await window.page.get_by_role("button", name="Withdraw the request").click()
+        await window.follow(window.page.get_by_role("button", name="Withdraw the request"))
         await expect(window.page.locator("#order")).to_have_attribute("data-state", "completed")
         await expect(window.page.locator(".timeline")).to_contain_text("<script>")
 
@@ -162,8 +162,7 @@ class TestAccessibility:
         window = await sit("demo-operator", viewport={"width": width, "height": 900})
         for path in ("/console/work?process=vendor_onboarding", at(case), at(case) + "/override/pause", *OTHERS):
             await window.open(path)
-            wider = await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
-            assert not wider, path
+            assert not await window.is_too_narrow(), path
 
     async def test_the_columns_of_all_sections_of_the_work_are_aligned(self, company: Company, sit: Sit):
         await blocked(company)

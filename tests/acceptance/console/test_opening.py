@@ -21,12 +21,12 @@ TOO_LARGE = 21 * 1024 * 1024  # bytes; a document may have 20 MiB
 async def opened(window: Window, key: str) -> str:
     """The address of a new application, opened by whoever sits there."""
     await window.open("/console/work")
-    await window.page.click("#opens [data-opens='compliance_approval']")
+    await window.follow(window.page.locator("#opens [data-opens='compliance_approval']"))
     await window.page.get_by_label("Business Key").fill(key)
     await window.page.get_by_label("Holder").fill("Northwind Tools GmbH")
     await window.page.get_by_label("Scope").fill("Processing of payment data")
     await window.page.get_by_label("Contact").fill("ada.berg@example.com")
-    await window.page.get_by_role("button", name="Draft an application").click()
+    await window.follow(window.page.get_by_role("button", name="Draft an application"))
     await expect(window.page.locator("#order")).to_have_attribute("data-state", "completed")
     return window.page.url.removeprefix(window.url).partition("?")[0]
 
@@ -34,7 +34,7 @@ async def opened(window: Window, key: str) -> str:
 async def add(window: Window, case: str, file: dict | Path) -> None:
     """From the case to the form, and the file sent."""
     await window.open(case)
-    await window.page.click("[data-adds='evidence']")
+    await window.follow(window.page.locator("[data-adds='evidence']"))
     await window.page.set_input_files("#file", file)
     await window.page.get_by_role("button", name="Add it").click()
 
@@ -57,13 +57,13 @@ class TestAnApplication:
         await add(window, case, a_pdf("torn.pdf", b"%PDF-1.7\nno more than this"))
         await document(window, "torn.pdf").to_contain_text("uploaded")
         await window.open(case + "/transition/submit")
-        await window.page.get_by_role("button", name="Submit").click()
+        await window.follow(window.page.get_by_role("button", name="Submit"))
         await document(window, "audit.pdf").to_contain_text("accepted")
         await document(window, "audit.pdf").to_contain_text("3 pages")
         await document(window, "torn.pdf").to_contain_text("It can't be read as a PDF")
         await expect(window.page.locator("#case .badge.state").first).to_have_text("Changes requested")
         torn = window.page.locator("li.document", has_text="torn.pdf")
-        await torn.get_by_role("link", name="Replace it").click()
+        await window.follow(torn.get_by_role("link", name="Replace it"))
         await window.page.set_input_files("#file", a_pdf("whole.pdf", pdf()))
         await window.page.get_by_role("button", name="Replace it").click()
         await document(window, "torn.pdf").to_contain_text("replaced")
@@ -83,9 +83,9 @@ class TestAnApplication:
             ("Contact", "a@example.com"),
         ):
             await window.page.get_by_label(label).fill(value)
-        await window.page.get_by_role("button", name="Draft an application").click()
+        await window.follow(window.page.get_by_role("button", name="Draft an application"))
         await expect(window.page.get_by_label("Holder")).to_have_value("Other")
-        await window.page.get_by_role("link", name="An open case").click()
+        await window.follow(window.page.get_by_role("link", name="An open case"))
         await window.page.wait_for_url(f"**{case}")
 
     async def test_gets_a_certificate_that_can_be_taken_away(self, company: Company, sit: Sit):
@@ -144,7 +144,7 @@ class TestAFile:
     async def test_takes_a_script_and_the_page_says_so(self, case: Json, sit: Sit):
         window = await sit("demo-compliance-applicant", java_script_enabled=False)
         await window.open(at(case))
-        await window.page.click("[data-adds='evidence']")
+        await window.follow(window.page.locator("[data-adds='evidence']"))
         await expect(window.page.get_by_text("Sending a file takes this page's script")).to_be_visible()
         await expect(window.page.locator("#adding")).to_be_hidden()
 
@@ -155,16 +155,16 @@ class TestAView:
         name = f"Held up {uuid4().hex[:6]}"
         await window.open("/console/work?condition=paused")
         await window.page.get_by_label("Save this filter as a view of yours").fill(name)
-        await window.page.get_by_role("button", name="Save").click()
+        await window.follow(window.page.get_by_role("button", name="Save"))
         await window.open("/console/work")
         views = window.page.get_by_role("navigation", name="Views")
-        await views.get_by_role("link", name=name).click()
+        await window.follow(views.get_by_role("link", name=name))
         await expect(window.page).to_have_url(window.url + "/console/work?condition=paused")
         await expect(views.get_by_role("link", name=name)).to_have_attribute("aria-current", "page")
-        await window.page.get_by_role("link", name="Your views").click()
+        await window.follow(window.page.get_by_role("link", name="Your views"))
         await window.page.get_by_label(f"New name of {name}").fill(f"{name} again")
-        await window.page.get_by_role("button", name="Rename").click()
-        await window.page.get_by_role("button", name=f"Delete {name} again").click()
+        await window.follow(window.page.get_by_role("button", name="Rename"))
+        await window.follow(window.page.get_by_role("button", name=f"Delete {name} again"))
         await expect(window.page.get_by_text("None yet.")).to_be_visible()
 
 
@@ -193,7 +193,7 @@ class TestAccessibility:
         adding = at(case) + "/documents?kind=evidence"
         await window.open("/console/work?condition=waiting")
         await window.page.get_by_label("Save this filter as a view of yours").fill("Mine")
-        await window.page.get_by_role("button", name="Save").click()
+        await window.follow(window.page.get_by_role("button", name="Save"))
         found = {path: await window.axe(path) for path in ("/console/work", OPEN, adding, "/console/views")}
         await window.open(OPEN)
         await window.page.locator("form.fields").evaluate("form => { form.noValidate = true; form.submit(); }")
@@ -210,7 +210,7 @@ class TestAccessibility:
         window = await sit("demo-compliance-applicant", viewport={"width": width, "height": 900})
         await window.open("/console/work?condition=waiting")
         await window.page.get_by_label("Save this filter as a view of yours").fill("W" * 60)
-        await window.page.get_by_role("button", name="Save").click()
+        await window.follow(window.page.get_by_role("button", name="Save"))
         for path in ("/console/work", OPEN, at(case), at(case) + "/documents?kind=evidence", "/console/views"):
             await window.open(path)
-            assert not await window.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"), path
+            assert not await window.is_too_narrow(), path

@@ -14,7 +14,7 @@ from caseward.partner import Sending, offers
 from partners.house import HouseAnswer, HouseGateway
 
 DEADLINE = timedelta(seconds=7)
-CHECK_FOR = timedelta(seconds=5)  # what takes longer takes too long for whoever opens it, too
+CHECK_FOR = timedelta(seconds=5)  # of real time, in which a busy machine may leave no time for it
 WAIT_FOR = timedelta(seconds=1)  # for a free slot; the deadline has room for both
 AT_ONCE = 2  # programs side by side in one worker; each may have its whole memory
 PROGRAM = Path(__file__).with_name("pdf_check.py")
@@ -74,7 +74,7 @@ class Checker(HouseGateway):
 
 
 async def _look(content: bytes) -> tuple[str | None, int | None]:
-    """Run the program. It may die of what it reads, or be made to: both say something about the document."""
+    """Run the program. It may die of what it reads; that it got no time to look says nothing about the document."""
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", str(PROGRAM)),
         stdin=asyncio.subprocess.PIPE,
@@ -85,8 +85,8 @@ async def _look(content: bytes) -> tuple[str | None, int | None]:
     try:
         async with asyncio.timeout(CHECK_FOR.total_seconds()):
             said, _ = await program.communicate(content)
-    except TimeoutError:
-        return "too_complex", None
+    except TimeoutError as fault:
+        raise PartnerFailed("transient", "busy", "There was no time to look at it.") from fault
     finally:
         if program.returncode is None:
             with suppress(ProcessLookupError):

@@ -126,7 +126,7 @@ class TestOneThatCallsBack:
             case["case_id"], lambda now: step_states(now).get("issue_voucher") == "waiting", within=PATIENCE
         )
         await company.stack.stop_service("api")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not await company.ledger(key=key):  # it has done it, and nobody listens
                 await asyncio.sleep(0.05)
         await company.stack.start_service("api")

@@ -78,7 +78,7 @@ class TestWhatAPersonFindsThere:
     async def test_search_finds_it_by_owner(self, company: Company, blocked: dict):
         wanted = f'CasewardRecoveryOwner="treasury" AND CasewardBusinessKey="{blocked["business_key"]}"'
         said = ""
-        async with asyncio.timeout(60):  # the index follows within a second or so
+        async with asyncio.timeout(120):  # the index follows within a second or so
             while blocked["case_id"] not in said:
                 code, said = await run(company, "workflow", "list", "--query", wanted, "-o", "json")
                 assert code == 0, said
@@ -89,7 +89,7 @@ class TestWhatAPersonFindsThere:
 async def refusals(company: Company, case: dict, count: int) -> None:
     """Wait until so many refusals stand in the timeline."""
     entries: list[dict] = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while sum(entry["type"] == "override.refused" for entry in entries) < count:
             entries = await company.operator.timeline(case["case_id"])
 

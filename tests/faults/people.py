@@ -16,7 +16,7 @@ from cli.tokens import sign_token
 from settings import Settings
 
 Json = dict[str, Any]
-PATIENCE = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=300)
 UNAVAILABLE, STALE = 503, 412
 
 

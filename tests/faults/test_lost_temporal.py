@@ -61,7 +61,7 @@ async def back_up(company: Company) -> Path:
     await company.stack.start_service("temporal")
     for _ in range(2):
         mark = await known_mark(company)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while await known_mark(company) == mark:
                 await asyncio.sleep(0.2)
     return kept
@@ -145,7 +145,7 @@ async def test_somebody_ends_workflows_in_temporals_ui(hasty: Company, hand: str
     await company.settled(busy, "active")
     finding = "workflow_terminated" if hand == "terminate" else "workflow_cancelled"
     for case in (resting, stuck, busy):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while finding not in await woken(company, case):
                 await asyncio.sleep(0.2)
     await company.operator.override(stuck, "retry", reason="The bank changed its mind", step="open_payee")

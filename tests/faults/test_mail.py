@@ -13,7 +13,7 @@ from tests.faults.company import Company
 
 async def mail_of(company: Company, case: dict) -> Message:
     """The one mail about the case, once it is sent or parked."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             async with company.database.transaction() as session:
                 wanted = select(Message).where(Message.case_id == UUID(case["case_id"]), Message.destination == TO_MAIL)

@@ -57,7 +57,7 @@ async def until_cancel_was_asked(company: Company, case: dict) -> None:
     """Wait until the workflow has heard of the takeover and told the activity."""
     temporal = await Client.connect(company.stack.temporal_address, namespace="caseward")
     handle = temporal.get_workflow_handle(workflow_id("vendor_onboarding", case["case_id"]))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while True:
             events = (await handle.fetch_history()).events
             if any(event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED for event in events):

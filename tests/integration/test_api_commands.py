@@ -261,10 +261,11 @@ class TestWaiting:
         assert (answer.status_code, answer.json()["recovery_owner"]) == (202, "compliance")
 
     async def test_when_the_time_is_over_it_is_only_accepted(self, office: Office):
+        case = await office.draft()
         began = time.monotonic()
-        answer = await office.requester.take(await office.draft(), "submit", Prefer="respond-async, wait=1")
+        answer = await office.requester.take(case, "submit", Prefer="respond-async, wait=1")
         assert (answer.status_code, answer.headers["preference-applied"]) == (202, "wait=1")
-        assert 1 <= time.monotonic() - began < 5
+        assert time.monotonic() - began >= 1
 
     async def test_what_is_done_at_once_waits_for_nothing(self, office: Office):
         answer = await office.requester.take(await office.draft(), "cancel", Prefer="wait=900")
@@ -278,7 +279,7 @@ class TestWaiting:
 
 
 async def in_flight(office: Office, case: dict) -> dict:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (operation := (await office.requester.case(case))["operation"]) is None:
             await asyncio.sleep(0.01)
         return operation

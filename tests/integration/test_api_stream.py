@@ -21,7 +21,7 @@ async def following(person: Person, case: dict, **headers: str) -> AsyncIterator
     """The events of a case, as a browser would read them."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(120),
         person.http.stream("GET", f"/v1/cases/{case['case_id']}/stream", headers=named) as answer,
     ):
         assert answer.status_code == 200, await answer.aread()

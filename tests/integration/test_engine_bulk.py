@@ -396,7 +396,7 @@ class TestRun:
             later = asyncio.create_task(bulk_drive._let_begin(second, run, 2))
             async with recovery.database.transaction() as third:
                 waits = text("SELECT cardinality(pg_blocking_pids(:pid)) > 0")
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     while not await third.scalar(waits, {"pid": pid}):
                         await asyncio.sleep(0.01)
             await first.commit()

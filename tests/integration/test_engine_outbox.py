@@ -127,7 +127,7 @@ class TestDispatch:
             await lock_case(session, desk.catalogue, case.id)
             await touch(session, second.operation_id)
             marking = group.create_task(dispatcher.dispatch_due())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await somebody_waits(desk):
                     await asyncio.sleep(0)
             await touch(session, first.operation_id)
@@ -201,7 +201,7 @@ class TestDispatch:
         running = asyncio.create_task(dispatcher.run())
         case = await desk.open()
         dispatcher.wake()
-        await asyncio.wait_for(destination.arrived.wait(), 10)
+        await asyncio.wait_for(destination.arrived.wait(), 60)
         assert destination.got[0][0].case_id == case.id
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -221,12 +221,12 @@ class TestDispatch:
         monkeypatch.setattr(store, "mark_dispatched", sometimes)
         await desk.open()
         running = asyncio.create_task(dispatcher.run())
-        await asyncio.wait_for(destination.arrived.wait(), 10)
+        await asyncio.wait_for(destination.arrived.wait(), 60)
         destination.arrived.clear()
         broken = False
         await time_passes(desk)
         dispatcher.wake()
-        await asyncio.wait_for(destination.arrived.wait(), 10)
+        await asyncio.wait_for(destination.arrived.wait(), 60)
         assert not running.done()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -27,7 +27,7 @@ from dev.sandbox.process import SandboxProcess
 from partners import Partners, SmtpServer
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-PATIENCE = 30  # seconds until a condition counts as never coming; a loaded machine is not a failure
+PATIENCE = 120  # seconds until a condition counts as never coming; a loaded machine is not a failure
 SECRET = "the secret of these tests"
 IBAN = "DE89370400440532013000"
 

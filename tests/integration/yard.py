@@ -30,7 +30,7 @@ from caseward.workflow.case import CaseWorkflow, stories_of
 from tests.integration.engine import Desk, Handle, Parcel, Partner, Receipt, parcels, step
 
 PATIENCE = timedelta(milliseconds=300)
-WITHIN = 30  # seconds until a test gives up
+WITHIN = 120  # seconds until a test gives up
 BOOK, LABEL = step("book_carrier"), step("print_label")
 _numbers = count(1)
 

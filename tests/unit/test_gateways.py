@@ -199,7 +199,7 @@ class TestConnection:
             await asyncio.Event().wait()
             raise AssertionError
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             outcome = await outcome_of(Wire(drip), sending(deadline=0.05))
         assert isinstance(outcome, PartnerSilent)
         assert outcome.code == "timeout"

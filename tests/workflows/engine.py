@@ -43,7 +43,7 @@ from caseward.workflow.telling import address
 from processes.vendor_onboarding import VENDOR_ONBOARDING
 from tests.unit.test_policy import NOW, SITUATIONS, situation
 
-WITHIN = 10  # seconds of real time until a test gives up waiting
+WITHIN = 120  # seconds of real time until a test gives up waiting
 RESULTS: dict[str, dict[str, Any]] = {
     "check_tax_id": {"registered": True},
     "screen_sanctions": {"reference": "S1", "hits": 0},

@@ -32,7 +32,7 @@ from bench.plans import Plan, Watch, big_tables, faults
 from bench.seed import FOLDER
 from caseward.db.session import Database
 from cli.tokens import sign_token
-from dev.service import port_is_free
+from dev.service import free_ports
 from dev.stack import Stack
 from processes import CATALOGUE
 from settings import Settings
@@ -301,7 +301,7 @@ def show_times(took: dict[str, Took], looked_at: Sequence[Screen]) -> tuple[int,
 @asynccontextmanager
 async def serving(url: str | None) -> AsyncGenerator[tuple[str, Settings]]:
     """The API in a process of its own, on the seeded database."""
-    port = next(port for port in random.sample(range(10000, 15000), 200) if port_is_free(port))
+    (port,) = free_ports(1)
     ours: dict[str, Any] = {"data_dir": FOLDER, "api_port": port, "api_url": f"http://127.0.0.1:{port}"}
     settings = Settings(_env_file=None, database_url=url, demo_sign_in=True, **ours)  # pyright: ignore[reportCallIssue]
     async with Stack(settings, only=("postgres", "migrations", "api")) as stack:

@@ -128,7 +128,7 @@ class Client:
         return entries
 
     async def until(
-        self, case_id: str, wanted: Callable[[Json], bool], *, within: timedelta = timedelta(seconds=60)
+        self, case_id: str, wanted: Callable[[Json], bool], *, within: timedelta = timedelta(minutes=5)
     ) -> Json:
         """The case document as soon as it is as wanted. Raises TimeoutError with the last one seen."""
         give_up_at = time.monotonic() + within.total_seconds()

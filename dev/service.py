@@ -5,9 +5,11 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from dev.errors import ServiceEnded, ServiceNotReady, ServiceStillRuns
+from settings import Settings
 
 Probe = Callable[[], Awaitable[bool]]
 
@@ -25,6 +28,10 @@ RELEASE_WITHIN = timedelta(seconds=30)
 
 # On one machine, whoever works in the background lets those go first whom a person waits for.
 IN_THE_BACKGROUND = 10
+# Below the range from which the kernel serves outgoing connections.
+PORTS = range(10000, 15000)
+# Of ports that were given out: held for as long as this process lives.
+_kept: list[int] = []
 
 _PR_SET_PDEATHSIG = 1
 # Loaded here and not between fork and exec, where another thread may hold the loader's lock.
@@ -53,7 +60,7 @@ class Service:
     # What the kernel sends when our own process dies, however it dies.
     orphan_signal: signal.Signals = signal.SIGKILL
     grace: timedelta = timedelta(seconds=10)
-    ready_within: timedelta = timedelta(seconds=60)
+    ready_within: timedelta = timedelta(minutes=5)
 
 
 class Child:
@@ -226,6 +233,34 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports where nobody listens, at random, and none that another process got here and has yet to listen at."""
+    folder = Path(tempfile.gettempdir()) / "caseward-ports"
+    folder.mkdir(exist_ok=True)
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        lock = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            continue
+        if not port_is_free(port):
+            os.close(lock)
+            continue
+        _kept.append(lock)
+        found.append(port)
+        if len(found) == count:
+            return found
+    message = f"no {count} ports of {PORTS} are free"
+    raise OSError(message)
+
+
+def background(settings: Settings) -> int:
+    """How nice whoever works in the background is to those for whom a person waits; tests wait for everybody."""
+    return 0 if settings.env == "test" else IN_THE_BACKGROUND
 
 
 def _environment() -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import IO, Literal, Self, get_args
 from dev.errors import DataDirInUse, PortTaken, StackError
 from dev.keys import ensure_keys
 from dev.postgres import Postgres
-from dev.service import IN_THE_BACKGROUND, Child, Launch, Probe, Service, http_probe, port_is_free, run_once
+from dev.service import Child, Launch, Probe, Service, background, http_probe, port_is_free, run_once
 from dev.temporal import temporal_service
 from settings import Settings
 
@@ -228,7 +228,7 @@ class Stack:
                 [sys.executable, "-m", module],
                 # Unbuffered, or a killed process takes its last lines with it.
                 env={**self.environment, "PYTHONUNBUFFERED": "1", **(extra_env or {})},
-                niceness=0 if name == "api" else IN_THE_BACKGROUND,
+                niceness=0 if name == "api" else background(self.settings),
             ),
             ready=ready,
         )

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from caseward.messages import SEARCH_ATTRIBUTES
-from dev.service import IN_THE_BACKGROUND, Launch, Service, http_probe
+from dev.service import Launch, Service, background, http_probe
 from settings import Settings
 
 # The server has one history shard, and a shard polls its queues 20 times a second: 50 ms for every hop of a workflow.
@@ -22,7 +22,7 @@ def temporal_service(settings: Settings) -> Service:
         # Through its UI: answers once the namespace exists and can be used.
         ready=http_probe(settings.temporal_ui_port, f"/api/v1/namespaces/{settings.temporal_namespace}"),
         grace=timedelta(seconds=5),
-        ready_within=timedelta(minutes=1),
+        ready_within=timedelta(minutes=5),
     )
 
 
@@ -41,4 +41,4 @@ def _launch(settings: Settings) -> Launch:
         *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
     ]
     environment = {name: "" for name in os.environ if name.startswith("TEMPORAL_")}
-    return Launch(command, env=environment, niceness=IN_THE_BACKGROUND)
+    return Launch(command, env=environment, niceness=background(settings))

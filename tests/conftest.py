@@ -1,15 +1,25 @@
 """What tests of every kind share."""
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
 from caseward.memory import collect_seldom
-from dev.service import port_is_free
+from dev.service import free_ports
 from settings import Settings
+
+# How long an example takes says something of the machine, and nothing of the rule; what failed is told with its blob.
+hypothesis.settings.register_profile(
+    "caseward",
+    deadline=None,
+    print_blob=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("caseward")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,9 +56,7 @@ def settings_for() -> Callable[[Path], Settings]:
 
 
 def _settings_for(data_dir: Path) -> Settings:
-    # Below the range from which the kernel serves outgoing connections; at random, because other runs choose too.
-    candidates = random.sample(range(10000, 15000), 200)
-    api, temporal, temporal_ui, sandbox, smtp, metrics = [port for port in candidates if port_is_free(port)][:6]
+    api, temporal, temporal_ui, sandbox, smtp, metrics = free_ports(6)
     # The machine's own settings don't count: neither `.env`, nor the servers that a variable may name.
     return Settings(
         _env_file=None,

@@ -13,6 +13,7 @@ from caseward.db.counting import count, note_rows
 from caseward.db.write import write_together
 
 CONNECT_TIMEOUT = timedelta(seconds=3)  # Postgres is near; beyond that it is down and the caller should hear so
+POOL_TIMEOUT = timedelta(seconds=10)  # for a connection that others have
 _SERVER_SIDE = {
     "timezone": "UTC",
     "statement_timeout": "20s",  # longer than any queue for a case's lock in sane operation
@@ -58,7 +59,7 @@ class Database:
             sqlalchemy_url(database_url),
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=10,
+            pool_timeout=POOL_TIMEOUT.total_seconds(),
             pool_use_lifo=True,  # those that have prepared their statements
             hide_parameters=True,  # errors get logged, and parameters hold the data of people
             pool_pre_ping=pre_ping,

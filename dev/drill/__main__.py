@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from caseward.memory import collect_seldom
 from dev.drill.play import ANSWERS, FAULTS, Place, Player, Seen, places
 from dev.drill.world import ClockStopped, world_on
 from dev.screen import show
-from dev.service import port_is_free
+from dev.service import free_ports
 from processes import CATALOGUE
 from settings import Settings
 
@@ -63,6 +62,7 @@ class Drill:
                             continue
                         rows += found
                         left.popleft()
+                        stops = 0
                         print(f"{title}: {len(found)} cells, {time.monotonic() - began:.0f} s", file=sys.stderr)
         return rows
 
@@ -107,9 +107,7 @@ def _folder() -> Generator[Path]:
 
 
 def _settings(folder: Path) -> Settings:
-    api, temporal, ui, sandbox, smtp = [port for port in random.sample(range(10000, 15000), 200) if port_is_free(port)][
-        :5
-    ]
+    api, temporal, ui, sandbox, smtp = free_ports(5)
     return Settings(
         _env_file=None,  # pyright: ignore[reportCallIssue] - pydantic-settings' own
         env="test",

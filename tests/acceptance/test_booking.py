@@ -17,7 +17,7 @@ from tests.processes.booking import PLAYBOOK
 
 DEPOSIT = 12050
 NEW_DAYS = PLAYBOOK.inputs["reschedule"]({})
-SLOW = 1.5  # seconds that a partner takes where something has to happen meanwhile
+SLOW = 4.0  # seconds that a partner takes where something has to happen meanwhile; the gateways give it 5
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")

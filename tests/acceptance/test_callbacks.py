@@ -119,7 +119,7 @@ class TestOneThatCallsBack:
 
     async def test_while_the_api_is_down_calls_again(self, company: Company):
         case = await company.opened(BOOKING)
-        await company.fault(partner="vouchers", call="issue", mode="acknowledge", times=1, seconds=0.5)
+        await company.fault(partner="vouchers", call="issue", mode="acknowledge", times=1, seconds=5)
         asked = await company.take(BOOKING, case, "request")
         key = f"{asked['operation_id']}:issue_voucher"
         await company.operator.until(
@@ -153,7 +153,7 @@ class TestALateOne:
     async def test_for_a_cancelled_approval_is_taken_back_by_the_system(self, company: Company):
         """An operator gave the payee up; the bank opens it after the case is closed."""
         case = await company.in_review()
-        await company.fault(partner="bank", call="open_payee", mode="acknowledge", times=1, seconds=6)
+        await company.fault(partner="bank", call="open_payee", mode="acknowledge", times=1, seconds=3600)
         approval = await company.approve(case)
         await company.operator.until(
             case["case_id"],
@@ -165,8 +165,9 @@ class TestALateOne:
             case["case_id"], lambda now: "open_payee" in {a["step"] for a in now["actions"] if a["name"] == "skip"}
         )
         await company.operator.override(given_up, "skip", reason="It will not be opened", step="open_payee")
-        await company.operator.until(case["case_id"], lambda now: now["state"] == "cancelled")
+        await company.operator.until(case["case_id"], lambda now: now["state"] == "cancelled", within=PATIENCE)
         key = f"{approval['operation_id']}:open_payee"
+        await company.keep_promise(key)
         await delivered(company, key)
         async with asyncio.timeout(PATIENCE.total_seconds()):
             while not await company.ledger(key=f"{key}:undo"):

@@ -63,7 +63,7 @@ async def test_from_a_blocked_case_to_its_verified_repair_it_is_one_command(comp
     assert case["condition_info"]["sentence"] in shown.out
     (command,) = re.findall(r"^ +(caseward override .*)$", shown.out, re.MULTILINE)
 
-    repaired = await caseward(company, command.replace("...", "The bank mended it, ticket 4711") + " --wait 60")
+    repaired = await caseward(company, command.replace("...", "The bank mended it, ticket 4711") + " --wait 300")
     assert (repaired.code, repaired.err) == (0, ""), repaired.out
     assert f"{case['business_key']}: Active, done." in repaired.out
     key = f"{case['operation']['operation_id']}:open_payee"
@@ -75,15 +75,15 @@ async def test_from_a_blocked_case_to_its_verified_repair_it_is_one_command(comp
 async def test_a_repair_that_blocks_again_is_not_called_done(company: Company):
     case = await blocked(company)
     await company.fault(partner="bank", call="open_payee", mode="reject", times=1, match=case["business_key"])
-    again = await caseward(company, f'caseward override retry {case["business_key"]} --reason "Let us see" --wait 60')
+    again = await caseward(company, f'caseward override retry {case["business_key"]} --reason "Let us see" --wait 300')
     assert again.code == 7, again
     assert "Treasury decides." in again.out
 
 
 async def test_what_happened_to_a_case_is_one_command(company: Company):
     case = await blocked(company)
-    told = await caseward(company, f"caseward case timeline {case['business_key']}")
     entries = await company.operator.timeline(case["case_id"])
+    told = await caseward(company, f"caseward case timeline {case['business_key']}")
     assert told.code == 0, told.err
     assert [entry["sentence"] for entry in entries if entry["sentence"] not in told.out] == []
     for words in ("requester-1: ", "reviewer-1: ", "account_closed", case["condition_info"]["sentence"]):
@@ -96,9 +96,9 @@ async def test_a_script_does_a_whole_day_with_documents_and_exit_codes(company: 
     key = case["business_key"]
     rows = json.loads((await caseward(company, f"caseward work --json --find {key}", actor="reviewer-1")).out)
     assert [row["case_id"] for row in rows["waiting"]] == [case["case_id"]]
-    approved = await caseward(company, f"caseward take {key} approve --json --wait 60", actor="reviewer-1")
+    approved = await caseward(company, f"caseward take {key} approve --json --wait 300", actor="reviewer-1")
     assert (approved.code, json.loads(approved.out)["state"]) == (0, "completed"), approved.err
-    seen = await caseward(company, f"caseward case watch {key} --until active --within 60 --json")
+    seen = await caseward(company, f"caseward case watch {key} --until active --within 300 --json")
     assert seen.code == 0
     assert json.loads(seen.out.splitlines()[-1])["data"]["state"] == "active"
     refused = await caseward(company, f"caseward take {key} approve --json", actor="reviewer-1")
@@ -114,7 +114,7 @@ async def test_a_replay_shows_its_plan_and_does_nothing_unless_told(company: Com
     asked = await caseward(company, order)
     assert asked.code == 2, asked
     assert "Close the payee at the bank" in asked.out
-    done = await caseward(company, f"{order} --yes --wait 60")
+    done = await caseward(company, f"{order} --yes --wait 300")
     assert done.code == 0, done
     assert await company.violations({case["case_id"]}) == []
 
@@ -129,7 +129,7 @@ async def test_what_needs_two_people_is_proposed_and_confirmed(company: Company)
     proposed = await caseward(company, order)
     assert proposed.code == 6, proposed
     assert "proposed" in proposed.out
-    confirmed = await caseward(company, f"caseward confirm {case['case_id']} --wait 60", actor="lead-1")
+    confirmed = await caseward(company, f"caseward confirm {case['case_id']} --wait 300", actor="lead-1")
     assert confirmed.code == 0, confirmed
     assert "In review, waiting." in confirmed.out
 

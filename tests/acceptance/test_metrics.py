@@ -1,6 +1,5 @@
 """Every process of a whole stack serves its own metrics, a second worker on the same machine none."""
 
-import random
 from uuid import uuid4
 
 import httpx2
@@ -8,7 +7,7 @@ import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.tokens import sign_token
-from dev.service import port_is_free
+from dev.service import free_ports
 from dev.stack import Stack
 from tests.integration.office import VENDOR, Person, new_key
 
@@ -16,10 +15,7 @@ from tests.integration.office import VENDOR, Person, new_key
 @pytest_asyncio.fixture(loop_scope="session")
 async def stack(settings_for, tmp_path):
     settings = settings_for(tmp_path / "data")
-    # At random as the others are, and none of them: nobody listens there yet.
-    chosen = {value for name, value in settings if name.endswith("_port")}
-    candidates = (port for port in random.sample(range(10000, 15000), 200) if port not in chosen)
-    temporal = next(port for port in candidates if port_is_free(port))
+    (temporal,) = free_ports(1)
     async with Stack(settings.model_copy(update={"temporal_metrics_port": temporal})) as stack:
         yield stack
 

@@ -1,6 +1,5 @@
 """Payment review over HTTP: who decides, by when, and where the money is at the end. The ledger is the referee."""
 
-from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +10,7 @@ from tests.faults.company import PATIENCE, Company, Json, acting
 from tests.faults.days import time_passes
 from tests.processes.payment_review import GROUNDS, PLAYBOOK, payment
 
-SLOW = 1.5  # seconds
+SLOW = 4.0  # seconds; the gateway gives the bank 5
 LARGE = 1_500_000
 MINE = "/v1/cases/{}/claim"
 
@@ -193,4 +192,4 @@ class TestMoneyGoesOutOnce:
         assert await happened(company, case) == ["score", "release_funds"]
 
     async def test_everything_still_adds_up(self, company: Company):
-        assert await company.violations(within=timedelta(seconds=60)) == []
+        assert await company.violations() == []

@@ -15,7 +15,7 @@ from processes.vendor_onboarding import VENDOR_ONBOARDING
 Drills = Mapping[str, Future[subprocess.CompletedProcess[str]]]
 
 AT_ONCE = 1  # a drill keeps one core busy, and the other process of `make test` the other
-PATIENCE = 1800  # seconds, where one takes some 300
+PATIENCE = 1700  # seconds, where one takes some 300; then pytest would end everything
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,11 @@ def test_every_promise_is_kept(drills: Drills, process: str):
 
 def test_an_unknown_process_is_named():
     played = subprocess.run(
-        [sys.executable, "-m", "cli.main", "drill", "no_such"], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-m", "cli.main", "drill", "no_such"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert played.returncode == 2
     assert "vendor_onboarding" in played.stderr

@@ -184,6 +184,10 @@ class Company:
     async def clear_faults(self) -> None:
         (await self.sandbox.delete("/_control/faults")).raise_for_status()
 
+    async def keep_promise(self, key: str) -> None:
+        """A partner that acknowledged does it now."""
+        (await self.sandbox.post(f"/_control/promises/{key}")).raise_for_status()
+
     async def violations(
         self, cases: Collection[str] | None = None, *, after: int = 0, within: timedelta = PATIENCE
     ) -> list[str]:

@@ -14,7 +14,7 @@ from caseward.failpoints import NAMES
 from tests.faults.company import Company
 from tests.faults.invariants import by_case
 from tests.faults.scenarios import SCENARIOS, Scenario
-from tests.integration.conftest import database  # noqa: F401 - a Postgres alone, for races
+from tests.integration.conftest import database, patience  # noqa: F401 - a Postgres alone, for races
 
 REPORT = Path(os.environ.get("CASEWARD_FAULTS_REPORT", ".caseward/reports/faults.json"))
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"

@@ -30,7 +30,7 @@ from tests.playbook import Playbook
 T = TypeVar("T")
 AT_WORK = frozenset({"queued", "running", "undoing"})
 GLANCE = timedelta(seconds=1)  # how long a move watches the machine work before the next one comes
-TO_REST = timedelta(seconds=75)
+TO_REST = timedelta(seconds=240)
 
 
 class Move(Protocol):

@@ -58,10 +58,12 @@ async def partner_is_back(company: Company, case: Json) -> Json:
     return case
 
 
-async def partner_keeps_its_promise(company: Company, case: Json) -> Json:
-    step = next(each for each in case["operation"]["steps"] if each["state"] == "waiting")
-    (await company.sandbox.post(f"/_control/promises/{step['effect_key']}")).raise_for_status()
-    return case
+def partner_keeps_its_promise(step: str) -> Then:
+    async def then(company: Company, case: Json) -> Json:
+        await company.keep_promise(next(s["effect_key"] for s in case["operation"]["steps"] if s["name"] == step))
+        return case
+
+    return then
 
 
 def takes(playbook: Playbook, transition: str) -> Then:
@@ -98,7 +100,7 @@ async def in_every_situation(company: Company, playbook: Playbook) -> list[Open]
     ]
     if playbook.partner_of(middle) in playbook.answers_later:
         acknowledged = before.under_main(middle, "acknowledge", stands("waiting"), seconds=3600)
-        wanted.append(("waiting", acknowledged, partner_keeps_its_promise, ends))
+        wanted.append(("waiting", acknowledged, partner_keeps_its_promise(middle), ends))
     async with asyncio.TaskGroup() as tasks:
         arranged = [tasks.create_task(arrange(company)) for _, arrange, _, _ in wanted]
     return [

@@ -42,7 +42,7 @@ async def test_postgres_is_away_and_says_so(company: Company, report):
     with pytest.raises(Refused) as refused:
         await company.reviewer.take(case, "approve")
     assert (refused.value.status, refused.value.code) == (503, "database_away")
-    async with httpx2.AsyncClient(base_url=company.settings.api_url, trust_env=False) as anybody:
+    async with httpx2.AsyncClient(base_url=company.settings.api_url, trust_env=False, timeout=60) as anybody:
         assert (await anybody.get("/health/ready")).status_code == 503
         assert (await anybody.get("/health/live")).status_code == 200
     await company.stack.start_service("postgres")

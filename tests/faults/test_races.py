@@ -42,6 +42,8 @@ HESITATION = 0.02  # seconds, about what a step's two transactions take
 KINDS = ("repeatable", "askable", "both", "stubborn")
 BEFORE = {"busy": transient, "silent": silent, "reply lost": LostReply, "refused": rejected}
 OVERRIDES = ("retry", "skip", "mark_done", "undo")
+SIDES = ("worker", "operator")
+BATCHES = 10  # at most, until each side has won each kind: on a slow machine one of them may be rare
 
 
 @dataclass
@@ -177,6 +179,19 @@ ENDS = frozenset({"effect.succeeded", "effect.skipped", "effect.marked_done", "e
 async def test_an_override_and_the_workers_retry(database: Database, rounds: int, seed: int, monkeypatch):
     monkeypatch.setattr(breaker, "THRESHOLD", rounds)  # these partners fail most of the time, and are not to be paused
     chance = random.Random(seed)
+    won: Counter[tuple[str, str]] = Counter()
+    for _ in range(BATCHES):
+        won += await who_won(database, chance, rounds)
+        if all(won[override, side] for override in OVERRIDES for side in SIDES):
+            break
+    print(f"who won: {sorted(won.items())}")  # noqa: T201 - a race that one side always wins is none
+    for override in OVERRIDES:
+        for side in SIDES:
+            assert won[override, side], f"{override}: the {side} never won"
+
+
+async def who_won(database: Database, chance: random.Random, rounds: int) -> Counter[tuple[str, str]]:
+    """So many races, and of each override how often either side won."""
     processes = {kind: parcels(step("book", partner=kind), name=f"race_{kind}") for kind in KINDS}
     races = [
         Race(
@@ -204,10 +219,7 @@ async def test_an_override_and_the_workers_retry(database: Database, rounds: int
     for race in races:
         with blamed_on(race):
             won[race.override, race.judge(record)] += 1
-    print(f"who won: {sorted(won.items())}")  # noqa: T201 - a race that one side always wins is none
-    for override in OVERRIDES:
-        assert won[override, "worker"], f"{override}: the worker never won"
-        assert won[override, "operator"], f"{override}: the operator never won"
+    return won
 
 
 @contextmanager

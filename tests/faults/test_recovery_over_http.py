@@ -34,7 +34,6 @@ async def test_a_poisoned_message_is_parked_and_released_while_others_go_on(comp
         message_id = (await session.execute(spoilt, {"id": poisoned["case_id"]})).scalar_one()
     await company.stack.start_service("worker")
 
-    await company.settled(healthy, "in_review")
     mine = {"message_id": message_id}
     parked = await until(
         lambda: company.operator.get("/v1/outbox", parked="true"),
@@ -44,6 +43,7 @@ async def test_a_poisoned_message_is_parked_and_released_while_others_go_on(comp
     assert "of_a_newer_version" in message["error"]
     seen = await company.operator.case(poisoned["case_id"])
     assert (seen["state"], seen["condition"]) == ("screening", "queued")
+    await company.settled(healthy, "in_review")
     assert "message.parked" in {e["type"] for e in await company.operator.timeline(poisoned["case_id"])}
 
     async with company.database.transaction() as session:  # the newer version is there

@@ -42,7 +42,8 @@ async def test_random_kills_under_load(company: Company, cases: int, pause: tupl
             await killer
     for name in VICTIMS:  # the last victim may have been on its way up
         if not company.stack.children[name].running:
-            await company.stack.start_service(name)
+            await company.stack.launch_service(name)
+        await company.stack.wait_ready(name)
 
     assert len(done) == cases
     await report.of_soak(seed, killed, company, cases)

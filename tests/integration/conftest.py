@@ -1,7 +1,8 @@
 """One Postgres for all tests that need no more than that, and one office for all tests of the API."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -10,6 +11,16 @@ import pytest_asyncio
 from caseward.db.session import Database
 from dev.stack import Stack
 from tests.integration.office import Office, office_on
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patience() -> Iterator[None]:
+    """How busy this machine is decides nothing: what a test shifts its clock by is far more than this."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("caseward.cases.effects.LEASE_MARGIN", timedelta(seconds=30))
+        patched.setattr("caseward.db.session.CONNECT_TIMEOUT", timedelta(minutes=1))
+        patched.setattr("caseward.db.session.POOL_TIMEOUT", timedelta(minutes=1))
+        yield
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

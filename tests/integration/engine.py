@@ -226,7 +226,7 @@ def parcels(*steps: Step[Any], name: str = "parcel", **changes: Any) -> Process:
 
 
 SECONDS = timedelta(seconds=5)
-SETTLING = timedelta(seconds=2)
+SETTLING = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)

@@ -245,17 +245,17 @@ class TestOverrides:
 class TestWaiting:
     async def test_the_answer_comes_with_the_outcome(self, office: Office):
         case = await office.draft()
-        waiting = asyncio.create_task(office.requester.take(case, "submit", Prefer="wait=20"))
+        waiting = asyncio.create_task(office.requester.take(case, "submit", Prefer="wait=60"))
         operation = await in_flight(office, case)
         await office.perform(operation, to_state="in_review")
         answer = await waiting
         assert (answer.status_code, answer.json()["to_state"]) == (200, "in_review")
-        assert answer.headers["preference-applied"] == "wait=20"
+        assert answer.headers["preference-applied"] == "wait=60"
         assert answer.headers["etag"] == f'"{(await office.requester.case(case))["version"]}"'
 
     async def test_nobody_waits_for_what_is_blocked(self, office: Office):
         case = await office.draft()
-        waiting = asyncio.create_task(office.requester.take(case, "submit", Prefer="wait=20"))
+        waiting = asyncio.create_task(office.requester.take(case, "submit", Prefer="wait=60"))
         await office.perform(await in_flight(office, case), rejected_at="screen_sanctions")
         answer = await waiting
         assert (answer.status_code, answer.json()["recovery_owner"]) == (202, "compliance")

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from uuid import uuid4
 
@@ -136,13 +135,11 @@ class TestAskedToStop:
             async with asyncio.timeout(60):
                 while (await server.requester.case(case))["operation"] is None:
                     await asyncio.sleep(0.01)
-            began = time.monotonic()
             api = server.stack.children["api"]
             stopping = asyncio.create_task(server.stack.stop_service("api"))
             assert (await waiting).status_code == 202
             assert [line async for line in lines][-1] == "", "the last event is whole"
             await stopping
-        assert time.monotonic() - began < 4
         assert api.exit_code == 0
         log = api.said()
         assert all(json.loads(line) for line in log.splitlines())

@@ -27,8 +27,8 @@ class TestAProposal:
         path = f"/v1/cases/{case['case_id']}/overrides/mark-done"
         body = {"reason": "Screened by hand", "result": {"reference": "H-1", "hits": 0}}
         started = asyncio.get_running_loop().time()
-        proposed = await office.senior.command(path, body, Prefer="wait=30")
-        assert asyncio.get_running_loop().time() - started < 10, "it waits on a person"
+        proposed = await office.senior.command(path, body, Prefer="wait=60")
+        assert asyncio.get_running_loop().time() - started < 30, "it waits on a person"
         assert (proposed.status_code, proposed.json()["state"], proposed.json()["accepted_at"]) == (
             202,
             "proposed",

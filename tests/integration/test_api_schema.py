@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx2
 import pytest_asyncio
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
@@ -85,14 +85,14 @@ def document() -> dict:
     return create_app(nowhere, CATALOGUE, Verifier(Path("none"), issuer="", audience="")).openapi()
 
 
-config = schemathesis.Config.from_dict({"generation": {"mode": "all"}})
+config = schemathesis.Config.from_dict({"generation": {"mode": "all"}, "request-timeout": 60})
 schema = schemathesis.openapi.from_dict(document(), config=config)
 # Its stream never ends; test_api_stream.py reads it.
 schema = schema.exclude(operation_id="stream_case")
 
 
 @schema.parametrize()
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES)
 def test_every_answer_is_declared_and_none_is_an_accident(case: schemathesis.Case, target: Target):
     target.aim(case)
     case.call_and_validate(target.url, checks=CHECKS, headers=target.headers())

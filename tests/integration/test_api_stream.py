@@ -4,7 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
 from uuid import uuid4
 
 import pytest
@@ -111,15 +112,28 @@ class TestFollowing:
     async def test_it_ends_when_the_token_does(self, office: Office, monkeypatch):
         monkeypatch.setattr("api.routes_stream.LOOK_EVERY", timedelta(milliseconds=50))
         case = await office.draft()
-        token = sign_token(office.settings, actor="a", roles=["auditor"], lasts=timedelta(seconds=4))
+        lasts = timedelta(minutes=30)
+        token = sign_token(office.settings, actor="a", roles=["auditor"], lasts=lasts)
         async with following(office.bearing(token), case) as stream:
-            assert [event["event"] async for event in stream] == ["entry", "case"]
+            assert numbers(await until(stream, 1)) == [1]
+            monkeypatch.setattr("api.routes_stream.datetime", Ahead(lasts))
+            assert [event["event"] async for event in stream] == []
 
     @pytest.mark.parametrize("sent", ["x", "-1", "99999999999", "1.5"])
     async def test_a_number_is_a_number(self, office: Office, sent):
         case = await office.draft()
         answer = await office.requester.get(f"/v1/cases/{case['case_id']}/stream", Last_Event_ID=sent)
         assert (answer.status_code, answer.json()["code"]) == (400, "last_event_id_malformed")
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """A clock that is ahead of ours."""
+
+    by: timedelta
+
+    def now(self, zone: tzinfo) -> datetime:
+        return datetime.now(zone) + self.by
 
 
 async def cut_listeners(office: Office) -> None:

@@ -126,7 +126,7 @@ class TestExitCodes:
     async def test_7_is_blocked(self, office: Office, requester: Terminal):
         case = await office.draft()
         key = uuid4().hex
-        waiting = asyncio.create_task(requester.run("take", case["case_id"], "submit", "--wait", "30", "--key", key))
+        waiting = asyncio.create_task(requester.run("take", case["case_id"], "submit", "--wait", "300", "--key", key))
         while not (operation := (await office.requester.case(case))["operation"]):
             await asyncio.sleep(0.05)
         await office.perform(operation, rejected_at="screen_sanctions")
@@ -322,7 +322,7 @@ async def test_processes_are_listed_and_shown(operator: Terminal):
 
 async def test_watching_ends_when_it_is_so_or_the_time_is_over(office: Office, operator: Terminal):
     case = await blocked(office)
-    seen = await operator.run("case", "watch", case["case_id"], "--until", "blocked", "--json", "--within", "20")
+    seen = await operator.run("case", "watch", case["case_id"], "--until", "blocked", "--json", "--within", "300")
     events = [json.loads(line) for line in seen.stdout.splitlines()]
     told = (await office.operator.get(f"/v1/cases/{case['case_id']}/timeline")).json()["entries"]
     assert seen.exit_code == 0

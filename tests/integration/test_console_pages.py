@@ -384,7 +384,7 @@ class TestSeeing:
         shown = (await browser.get(f"/console/cases/{case['case_id']}")).text
         told = words_of(re.search(r'<dd id="latest">(.*?)</dd>', shown, re.DOTALL)[1])
         assert re.fullmatch(
-            r"Request changes by reviewer-1 \(vendor reviewer\) \d+ s ago Grounds: The IBAN, please", told
+            r"Request changes by reviewer-1 \(vendor reviewer\) \d+ (s|min) ago Grounds: The IBAN, please", told
         )
 
     async def test_the_reason_of_whoever_took_it_back_is_said_at_the_top_too(self, office: Office, browser: Browser):

@@ -16,7 +16,7 @@ from dev.service import ROOT, port_is_free
 from dev.stack import Stack
 from settings import Settings
 
-GENEROUSLY = 60.0
+GENEROUSLY = 300.0
 
 
 @pytest.fixture

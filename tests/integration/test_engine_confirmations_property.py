@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
@@ -310,14 +310,7 @@ EVENTS = (
 
 
 @given(data=st.data())
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-    database=None,
-    phases=[Phase.generate],
-)
+@settings(max_examples=EXAMPLES, phases=[Phase.generate])
 async def test_nothing_guarded_is_ever_accepted_with_too_few_people(database, data):
     day = Day(Desk(database, WATCHED), data)
     await day.begin()

@@ -10,7 +10,7 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
@@ -208,7 +208,7 @@ EVENTS = (
 
 
 @given(data=st.data())
-@settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=EXAMPLES)
 async def test_every_outside_change_happened_once_and_is_accounted_for(database, data):
     desk = Desk(database, PROCESS, Mortal())
     day = Day(desk, data)

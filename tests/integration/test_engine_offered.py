@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 from sqlalchemy import select, text
@@ -512,7 +512,7 @@ async def nothing_is_paused(database: Database) -> None:
 
 
 @given(data=st.data())
-@settings(max_examples=EXAMPLES, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=EXAMPLES)
 async def test_whatever_is_offered_is_accepted_and_nothing_else(database, data):
     await nothing_is_paused(database)  # partners are shared by all days
     process = PROCESSES[data.draw(st.sampled_from(sorted(PROCESSES)))]

@@ -35,7 +35,7 @@ class Company:
 async def company(settings_for, tmp_path_factory) -> AsyncIterator[Company]:
     settings = settings_for(tmp_path_factory.mktemp("seeded") / "data")
     async with Stack(settings, only=("postgres", "migrations")) as stack:
-        await fill(stack.database_url, cases=CASES, rounds=10)
+        await fill(stack.database_url, cases=CASES, rounds=10, processes=1)
         yield Company(stack.database_url, settings)
 
 

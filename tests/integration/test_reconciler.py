@@ -58,7 +58,7 @@ async def blocked(yard: Yard) -> Handle:
 
 
 async def retrying(yard: Yard) -> Handle:
-    """At its second step, to be tried again in a second."""
+    """At its second step, to be tried again in an hour."""
     case = await yard.desk.open()
     yard.desk.partner.next(None, transient())
     await case.take("ship")
@@ -112,6 +112,7 @@ class TestByHand:
     async def test_a_case_in_the_middle_of_a_retry_goes_on(self, yard, act, finding):
         case = await retrying(yard)
         await act(yard, case)
+        await case.time_passes(timedelta(hours=1))
         await yard.stands(case, "shipped", "done")
         assert finding in await yard.found(case)
         assert yard.once()
@@ -239,7 +240,7 @@ class TestNoProgress:
         """Its worker died with its workflow; until its outcome is known, nobody may help either."""
         case = await retrying(yard)
         await terminate(yard, case)
-        await case.time_passes(timedelta(minutes=5))
+        await case.time_passes(timedelta(hours=1))
         await case.begin("print_label")
         with pytest.raises(ActionNotAllowed) as refused:
             await case.override("retry", OPERATOR)
@@ -330,6 +331,7 @@ class TestTemporalIsAnother:
             await closed.take("cancel")
             await idle.stands(closed, "cancelled", "done", looking=False)
             resting, stuck, busy = await at_rest(idle), await blocked(idle), await retrying(idle)
+        await busy.time_passes(timedelta(hours=1))
         # From here on nobody works for the old one: messages that a dispatcher of it took would be lost to the new.
         entries = len(await closed.entries())
         lost = Yard(idle.database, await grounds.namespace(), idle.desk.process)

@@ -116,7 +116,7 @@ def key() -> str:
     return f"0199-o:step-{next(numbers)}"
 
 
-def sending(key: str, *, deadline: float = 5) -> Sending:
+def sending(key: str, *, deadline: float = 60) -> Sending:
     return Sending(
         key=key, traceparent=TRACE, deadline=timedelta(seconds=deadline), send_before=time.monotonic() + PATIENCE
     )
@@ -251,10 +251,10 @@ class TestFaults:
         self, sandbox: SandboxProcess, partners: Partners, key: str, partner: str, call: CallOf
     ) -> None:
         sandbox.fault(partner, "*", "slow", 1, seconds=60)
-        outcome = await outcome_of(call(partners, sending(key, deadline=1)))
+        outcome = await outcome_of(call(partners, sending(key, deadline=5)))
         assert isinstance(outcome, PartnerSilent)
         assert outcome.code == "timeout"
-        assert len(sandbox.ledger(key=key)) == 1
+        await eventually(lambda: len(sandbox.ledger(key=key)) == 1)
 
     @KINDS
     async def test_a_lost_reply_is_unknown_though_done(

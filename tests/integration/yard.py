@@ -24,14 +24,15 @@ from caseward.messages import TASK_QUEUE, workflow_id
 from caseward.outbox.dispatcher import Dispatcher
 from caseward.outbox.store import TO_TEMPORAL
 from caseward.outbox.to_temporal import ToTemporal
-from caseward.process import Process
+from caseward.process import Process, Retry
 from caseward.reconciler import Pace, Reconciler
 from caseward.workflow.case import CaseWorkflow, stories_of
 from tests.integration.engine import Desk, Handle, Parcel, Partner, Receipt, parcels, step
 
 PATIENCE = timedelta(milliseconds=300)
 WITHIN = 120  # seconds until a test gives up
-BOOK, LABEL = step("book_carrier"), step("print_label")
+BOOK = step("book_carrier")
+LABEL = step("print_label", retry=Retry(waits=(timedelta(hours=1), timedelta(minutes=1))))
 _numbers = count(1)
 
 

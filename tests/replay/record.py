@@ -6,7 +6,6 @@ Plays each row of the kill matrix, with nobody dying, on a real stack and keeps 
 
 import asyncio
 import os
-import random
 import re
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from temporalio.client import Client as TemporalClient
 
 from caseward.messages import workflow_id
-from dev.service import port_is_free
+from dev.service import free_ports
 from settings import Settings
 from tests.faults.company import company_on
 from tests.faults.scenarios import SCENARIOS
@@ -48,7 +47,7 @@ async def record(settings: Settings, processes: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    free = [port for port in random.sample(range(10000, 15000), 50) if port_is_free(port)]
+    free = free_ports(5)
     with tempfile.TemporaryDirectory(prefix="caseward-record-") as folder:
         Path(folder).chmod(0o711)  # Postgres may run as another user
         asyncio.run(

@@ -14,6 +14,7 @@ from tests.playbook import EXAMPLE_OF
 from worker import find_workflows
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*/*.json"))
+DEADLOCK = "TMPRL1101"  # the code had no turn for two seconds of real time, which a busy machine may do once
 NAMES = 6  # letters: a shorter value, such as a country, may stand anywhere
 
 
@@ -29,7 +30,12 @@ def personal(value: object) -> list[str]:
 class TestHistories:
     async def test_is_followed_by_todays_code(self, path: Path):
         replayer = Replayer(workflows=find_workflows(CATALOGUE), workflow_runner=runner())
-        await replayer.replay_workflow(recorded(path))
+        try:
+            await replayer.replay_workflow(recorded(path))
+        except RuntimeError as fault:
+            if DEADLOCK not in str(fault):
+                raise
+            await replayer.replay_workflow(recorded(path))
 
     def test_holds_no_personal_data(self, path: Path):
         text = decoded(json.loads(path.read_text()))

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.worker import Worker
@@ -100,13 +100,7 @@ SHUFFLES = st.permutations(range(1, 7)).flatmap(
 
 class TestOrder:
     @given(order=SHUFFLES, batched=st.booleans())
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        print_blob=True,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
+    @settings(max_examples=EXAMPLES)
     async def test_messages_in_any_order_and_number_lead_to_the_same_end(self, real_engines: Engines, order, batched):
         engine = real_engines.new()
         told = life(engine)

@@ -35,7 +35,7 @@ async def sit(chromium: Browser, company: Company) -> AsyncIterator[Sit]:
             context = await chromium.new_context(**how)
             windows.push_async_callback(context.close)
             page = await context.new_page()
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(60_000)
             window = Window(page, company.settings.api_url)
             # What a page says with these words, browsers say of a violated policy, and of a script's failure.
             page.on(

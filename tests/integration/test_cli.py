@@ -11,6 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli.main import cli
+from cli.show import moment
 from cli.tokens import sign_token
 from tests.integration.office import VENDOR, Office, new_key
 from tests.pdfs import pdf
@@ -162,6 +163,20 @@ class TestWhichCase:
         assert reasons
         assert [reason for reason in reasons if reason not in shown] == []
         assert "\x1b" not in shown
+
+    async def test_shows_who_led_it_there_when_and_why(self, office: Office, operator: Terminal):
+        case = await office.in_review()
+        asked = {"input": {"grounds": "The IBAN, please"}, "reason": "A digit is missing"}
+        assert (await office.reviewer.take(case, "request_changes", asked)).status_code == 200
+        shown = (await operator.run("case", "show", case["case_id"])).stdout
+        finished = (await office.operator.case(case))["latest"]["finished_at"]
+        assert (
+            f"Led here by: Request changes, by reviewer-1 at {moment(finished)}\n"
+            "Grounds: The IBAN, please\n"
+            "Reason: A digit is missing\n"
+        ) in shown
+        under_way = await blocked(office)
+        assert "Led here by" not in (await operator.run("case", "show", under_way["case_id"])).stdout
 
 
 class TestHostileContent:

@@ -273,6 +273,23 @@ class TestBulk:
         none = await operator.run(*order)
         assert (none.exit_code, "nothing_blocked" in none.output) == (1, True)
 
+    async def test_over_chosen_cases_of_a_group_says_so(self, office: Office, operator: Terminal):
+        cases = [await blocked(office) for _ in range(3)]
+        fingerprint = (await office.operator.case(cases[0]))["condition_info"]["fingerprint"]
+        named = ["--group", fingerprint, "--process", "vendor-onboarding", "--reason", "Only these two"]
+        chosen = [part for case in cases[:2] for part in ("--case", case["case_id"])]
+        ran = await operator.run("bulk", "start", "retry", *named, *chosen, "--wait", "0", "--json")
+        assert ran.exit_code == 0, ran.output
+        run = json.loads(ran.stdout)
+        assert (run["total"], run["group"]["fingerprint"], run["chosen"]["cases"]) == (2, fingerprint, 2)
+        listed = await operator.run("bulk", "show", run["bulk_id"], "--items")
+        assert [case["case_id"] in listed.stdout for case in cases] == [True, True, False]
+        shown = await operator.run("bulk", "show", run["bulk_id"])
+        assert "Only 2 chosen cases of the group, not the whole of it." in shown.stdout
+        mistyped = str(uuid4())
+        wrong = await operator.run("bulk", "start", "retry", *named, *chosen, "--case", mistyped)
+        assert (wrong.exit_code, f"No case has the id {mistyped} here." in wrong.stderr) == (2, True), wrong.output
+
 
 class TestPauses:
     async def test_of_a_partner_begin_and_end(self, operator: Terminal):

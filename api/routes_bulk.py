@@ -22,6 +22,10 @@ from caseward.process import Strict
 router = APIRouter(prefix="/v1/bulk", tags=["Bulk"])
 
 MAX_CASES = 5000  # named one by one; a group may be larger
+_CASES = (
+    "Of the group only these; without a group these cases. An id of no case, or of none of the group's process, is "
+    "refused; a case that has left the group meanwhile is left out, and counted in the run's `chosen`."
+)
 _EXAMPLE: dict[str, Any] = {
     "override": "retry",
     "reason": "The bank mended it, ticket 4711",
@@ -64,7 +68,7 @@ class Order(Strict):
     group: GroupChosen | None = None
     case_ids: Annotated[
         tuple[UUID, ...],
-        Field(max_length=MAX_CASES, description="Of the group only these; without a group these cases."),
+        Field(max_length=MAX_CASES, description=_CASES),
     ] = ()
     input: Annotated[
         dict[str, Any], Field(description="What the override takes beside reason, step and item, the same for all.")

@@ -21,6 +21,7 @@ OVER = frozenset({"stopped", "completed"})
 NOT_SETTLED = frozenset({"frozen", "begun", "sent", "acknowledged"})
 FAILED = frozenset({"blocked_again", "refused", "left"})
 UNTIL_HELP = "Of the group only what was blocked by then: a time as in ISO 8601, or 2h for two hours ago."
+CASE_HELP = "A case by its id; may be repeated. With --group of the group only these, without it these."
 WAIT_HELP = "Seconds to follow it; 0 orders it and ends."
 
 BulkId = Annotated[str, typer.Argument(metavar="BULK", help="The id of the run.")]
@@ -58,7 +59,7 @@ def start(
     reason: Reason,
     *,
     group: Annotated[str | None, typer.Option(help="The fingerprint of a group that `bulk groups` lists.")] = None,
-    case: Annotated[list[str] | None, typer.Option(help="Instead: a case by its id; may be repeated.")] = None,
+    case: Annotated[list[str] | None, typer.Option(help=CASE_HELP)] = None,
     process: Annotated[str | None, typer.Option(help="Of the group, where several processes have it.")] = None,
     until: Annotated[datetime | None, typer.Option(parser=instant, metavar="WHEN", help=UNTIL_HELP)] = None,
     canary: Annotated[int, typer.Option(min=1, help="How many are tried first.")] = 5,
@@ -71,9 +72,9 @@ def start(
     key: Key = None,
     as_json: AsJson = False,
 ) -> None:
-    """Order one override over a group, and follow it until every case has its outcome."""
-    if (group is None) == (not case):
-        fail(MISUSED, "Name a group or cases, and not both.")
+    """Order one override over a group, chosen cases of it, or cases, and follow it until each has its outcome."""
+    if group is None and not case:
+        fail(MISUSED, "Name a group, cases, or cases of a group.")
     if until is not None and group is None:
         fail(MISUSED, "--until is said of a group; cases are named one by one.")
     given = read_input(file)
@@ -90,9 +91,9 @@ def start(
             "stop_after": stop_after,
             "look": look,
         }
-        if group is None:
+        if case:
             body["case_ids"] = case
-        else:
+        if group is not None:
             seen = {"until": until.isoformat()} if until else {}
             body["group"] = await _named(client, group, process) | seen
         run = await send(client, "/v1/bulk", body, key=key)
@@ -231,6 +232,8 @@ def _tell(run: Json, *, as_json: bool) -> None:
         document(run)
         return
     lines(f"{words(run['override']).capitalize()} over {run['total']} cases: {run['sentence']}")
+    if run["chosen"]:
+        lines(run["chosen"]["sentence"])
     table(("State", "Cases"), [(state, number) for state, number in run["counts"].items() if number], ids=("State",))
     if run["stopped_because"]:
         lines(f"It stopped: {run['stopped_because']}")

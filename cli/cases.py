@@ -102,6 +102,8 @@ def _show_standing(now: Json) -> None:
     whole(f"{words(now['process'])}, {now['case_id']}")
     lines(f"{state['title']}, {now['condition']} for {age(info['since'])}. {info['sentence']}")
     lines(state["meaning"])
+    if now["latest"]:
+        _show_latest(now["latest"])
     if error := info["last_error"]:
         lines(f"Last error: {error.get('code')}: {error.get('message')}")
     if info["by"]:
@@ -112,6 +114,16 @@ def _show_standing(now: Json) -> None:
         lines(f"Next attempt: {moment(info['next_attempt_at'])}")
     if now["assignee"]:
         lines(f"Claimed by {now['assignee']}")
+
+
+def _show_latest(latest: Json) -> None:
+    """Who led the case to where it stands, when and why."""
+    lines(f"Led here by: {latest['title']}, by {who(latest['actor'])} at {moment(latest['finished_at'])}")
+    if latest["kind"] == "transition":
+        said = {name: value for name, value in latest["input"].items() if isinstance(value, str)}
+        lines(*(f"{words(name).capitalize()}: {value}" for name, value in said.items()))
+    if latest["reason"]:
+        lines(f"Reason: {latest['reason']}")
 
 
 def _show_operation(operation: Json) -> None:

@@ -84,7 +84,8 @@ def run_title(catalogue: Catalogue, run: BulkDocument) -> str:
     if run.group is None or process is None:
         return f"{title}: cases named one by one"
     step = run.group["step"]
-    return f"{title}: {address_title(process, step) if step else 'the story itself'}"
+    what = address_title(process, step) if step else "the story itself"
+    return f"{title}: {what}{', chosen cases' if run.chosen else ''}"
 
 
 def drawn(run: BulkDocument) -> list[tuple[str, float, float]]:

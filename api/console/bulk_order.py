@@ -24,8 +24,17 @@ from api.console.pages import page
 from api.deps import OVERSEES, Wired, Wiring
 from api.routes_bulk import GroupChosen, Order
 from api.routes_cases import Text
-from caseward.cases.blocked import BlockedCase, blocked_cases
-from caseward.cases.bulk import DEFAULT_RATE, NEVER, NOT_IN_BULK, NOTHING_BLOCKED, PER_ITEM, find_group, order_bulk
+from caseward.cases.blocked import BlockedCase, blocked_cases, blocked_in
+from caseward.cases.bulk import (
+    DEFAULT_RATE,
+    NEVER,
+    NOT_IN_BULK,
+    NOTHING_BLOCKED,
+    PER_ITEM,
+    find_group,
+    gone,
+    order_bulk,
+)
 from caseward.cases.commands import field_errors
 from caseward.cases.queries import get_case, snapshot
 from caseward.documents.bulk import BulkGroup
@@ -80,6 +89,8 @@ class Ordering:
     cases: Sequence[BlockedCase]
     only: tuple[UUID, ...]
     """The cases that were ticked; empty where all are meant."""
+    gone: int
+    """How many of those are in the group no more."""
 
     @property
     def process(self) -> Process:
@@ -154,7 +165,7 @@ class Ordering:
 async def _ordering(
     wiring: Wiring, actor: Actor, chosen: GroupChosen, *, only: tuple[UUID, ...] = (), behind: Any = None
 ) -> Ordering:
-    """The group as it stands now, up to the instant that it names. Raises ActionNotAllowed where it is empty."""
+    """The group as it stands now, up to the instant that it names. Raises what `find_group` raises."""
     async with wiring.database.transaction() as session:
         await snapshot(session)
         group = await find_group(session, wiring.catalogue, chosen.as_group(), actor=actor, only=only)
@@ -162,10 +173,11 @@ async def _ordering(
         if not first:
             raise ActionNotAllowed([NOTHING_BLOCKED])
         case = await get_case(session, wiring.catalogue, case_id=first[0].case_id, actor=actor)
+        left_out = gone(only, await blocked_in(session, group, until=chosen.until, only=only)) if only else 0
         cases = first
         if behind is not None:
             cases = await blocked_cases(session, group, until=chosen.until, after=behind, limit=CASES + 1)
-    return Ordering(wiring, actor, group, first[0], case, cases, only)
+    return Ordering(wiring, actor, group, first[0], case, cases, only, left_out)
 
 
 @router.get("/console/bulk/group")
@@ -233,7 +245,7 @@ async def _form_page(
 async def ask(
     request: Request, wiring: Wired, actor: Operator, override: str, chosen: Annotated[Chosen, Query()]
 ) -> Response:
-    """The form of an order, with what would follow. Raises ActionNotAllowed."""
+    """The form of an order, with what would follow. Raises ActionNotAllowed, InputInvalid."""
     await OVERSEES(actor)
     if chosen.ticked and not chosen.case:
         return RedirectResponse(group_href(chosen, nothing_chosen="true"), HTTPStatus.SEE_OTHER)

@@ -21,7 +21,7 @@ from caseward.cases.commands import Envelope, field_errors, lock_key
 from caseward.cases.locked import lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.db.session import database_now
-from caseward.db.tables import BulkItem, BulkRun, Operation
+from caseward.db.tables import BulkItem, BulkRun, Case, Operation
 from caseward.documents.bulk import BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid, Reason
 from caseward.overrides import OVERRIDES
@@ -32,6 +32,8 @@ from caseward.situation import Actor
 DEFAULT_RATE = 10  # cases a second where neither the order nor the partner says
 NOT_IN_BULK = frozenset({"replay"})  # its plan is one case's own
 PER_ITEM = frozenset({"reason", "step", "item"})  # what the input of an override has that the run itself fills in
+MAX_ERRORS = 100  # named in one refusal
+MAX_IN_WORDS = 5  # of those, in its sentence
 # Reasons for which the actor could never be allowed, wherever the cases stand.
 NEVER = frozenset({"role_missing", "skip_forbidden"})
 NOTHING_BLOCKED = Reason("nothing_blocked", "No case is blocked like that now.")
@@ -57,7 +59,7 @@ class BulkOrder:
     reason: str
     group: Group | None = None
     case_ids: tuple[UUID, ...] = ()
-    """Of the group only these; without a group whatever is blocked in them."""
+    """Of the group only these, as far as they are in it still; without a group whatever is blocked in them."""
     input: Mapping[str, Any] | None = None
     canary: int
     rate: int | None = None
@@ -91,7 +93,7 @@ async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: Bulk
         reason=order.reason,
         actor_id=envelope.actor.id,
         actor_roles=sorted(envelope.actor.roles),
-        wanted=data["group"],
+        wanted=_wanted(data["group"], order, frozen),
         named_of=[] if order.group else sorted({each.process for each in frozen}),
         canary=min(order.canary, len(frozen)),
         rate=rate,
@@ -134,6 +136,18 @@ def _content(order: BulkOrder) -> dict[str, Any]:
         "input": dict(order.input or {}),
         "bounds": [order.canary, order.rate, order.stop_after, order.look],
     }
+
+
+def _wanted(group: dict[str, Any] | None, order: BulkOrder, frozen: Sequence[Frozen]) -> dict[str, Any] | None:
+    """The group as it is stored; where only some of its cases were chosen, with how many."""
+    if group is None or not order.case_ids:
+        return group
+    return {**group, "chosen": {"cases": len(set(order.case_ids)), "gone": gone(order.case_ids, frozen)}}
+
+
+def gone(chosen: Collection[UUID], found: Sequence[Frozen]) -> int:
+    """How many of the chosen cases are in the group no more."""
+    return len(set(chosen) - {each.case_id for each in found})
 
 
 _TWIN = select(BulkRun.id, BulkRun.content_digest).where(
@@ -181,13 +195,8 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
         group = await find_group(session, catalogue, order.group, actor=actor, only=order.case_ids)
         frozen = await blocked_in(session, group, until=order.group.until, only=order.case_ids)
     else:
+        await _check_ids(session, catalogue, order.case_ids, actor=actor)
         frozen = await blocked_of(session, order.case_ids)
-        visible = {name for name, process in catalogue.items() if process.visible_to(actor.roles)}
-        known = {each.case_id for each in frozen if each.process in visible}
-        unknown = [case_id for case_id in order.case_ids if case_id not in known]
-        if unknown:
-            errors = [{"field": "case_ids", "message": f"No case has the id {case_id} here."} for case_id in unknown]
-            raise InputInvalid("Some of these cases are none.", errors=errors[:100])
     if not OVERRIDES[order.override].per_step:  # once for each case, whatever blocks there
         frozen = list({each.case_id: each for each in reversed(frozen)}.values())[::-1]
     if not frozen:
@@ -195,10 +204,36 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
     return frozen
 
 
+async def _check_ids(
+    session: AsyncSession, catalogue: Catalogue, case_ids: Collection[UUID], *, actor: Actor, process: str | None = None
+) -> None:
+    """See that each is a case that this actor may see, of this process where one is said. Raises InputInvalid.
+
+    No case becomes wrong by moving on: it keeps its id and its process.
+    """
+    visible = [name for name, declared in catalogue.items() if declared.visible_to(actor.roles)]
+    rows = await session.execute(select(Case.id, Case.process).where(Case.id.in_(case_ids), Case.process.in_(visible)))
+    known = {row.id: row.process for row in rows}
+    wrong = [
+        f"The case {each} is of another process." if each in known else f"No case has the id {each} here."
+        for each in case_ids
+        if each not in known or process not in {None, known[each]}
+    ]
+    if wrong:
+        errors = [{"field": "case_ids", "message": message} for message in wrong[:MAX_ERRORS]]
+        more = f" {len(wrong) - MAX_IN_WORDS} more can't be meant either." if len(wrong) > MAX_IN_WORDS else ""
+        raise InputInvalid(" ".join(wrong[:MAX_IN_WORDS]) + more, errors=errors)
+
+
 async def find_group(
     session: AsyncSession, catalogue: Catalogue, wanted: Group, *, actor: Actor, only: Collection[UUID] = ()
 ) -> BulkGroup:
-    """The group that is meant, or `only` these of it, as it stands now. Raises ActionNotAllowed where it is empty."""
+    """The group that is meant, or `only` these of it, as it stands now.
+
+    Raises ActionNotAllowed where it is empty, InputInvalid where one of these is a case that can't be in it.
+    """
+    if only:
+        await _check_ids(session, catalogue, only, actor=actor, process=wanted.process)
     within: dict[str, Any] = {"process": wanted.process, "until": wanted.until, "only": only}
     found = await blocked_groups(session, catalogue, actor=actor, **within)
     named = (wanted.step, wanted.partner, wanted.fingerprint)

@@ -10,7 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from caseward.bulk import ITEM_STATES, UNDER_WAY, ItemState, RunState
 from caseward.cases.queries import snapshot
 from caseward.db.tables import BulkItem, BulkRun, Case
-from caseward.documents.bulk import BulkDocument, BulkItemDocument, BulkItemList, BulkList, BulkNote
+from caseward.documents.bulk import (
+    BulkChosen,
+    BulkDocument,
+    BulkItemDocument,
+    BulkItemList,
+    BulkList,
+    BulkNote,
+)
 from caseward.documents.parts import ActorDocument
 from caseward.errors import BulkNotFound
 
@@ -92,6 +99,7 @@ async def _counts(session: AsyncSession, bulk_ids: list[UUID]) -> dict[UUID, Cou
 
 
 def _document(run: BulkRun, counts: Counter[str]) -> BulkDocument:
+    group = None if run.wanted is None else {name: run.wanted[name] for name in run.wanted if name != "chosen"}
     return BulkDocument(
         bulk_id=run.id,
         state=run.state,
@@ -100,7 +108,8 @@ def _document(run: BulkRun, counts: Counter[str]) -> BulkDocument:
         reason=run.reason,
         input=run.input,
         actor=ActorDocument(id=run.actor_id, role=None, via="api"),
-        group=run.wanted,
+        group=group,
+        chosen=_chosen(run),
         partners=run.partners,
         canary=run.canary,
         rate=run.rate,
@@ -115,6 +124,16 @@ def _document(run: BulkRun, counts: Counter[str]) -> BulkDocument:
         changed_at=run.changed_at,
         finished_at=run.finished_at,
     )
+
+
+def _chosen(run: BulkRun) -> BulkChosen | None:
+    if run.wanted is None or "chosen" not in run.wanted:
+        return None
+    cases, gone = run.wanted["chosen"]["cases"], run.wanted["chosen"]["gone"]
+    sentence = f"Only {cases} chosen {'case' if cases == 1 else 'cases'} of the group, not the whole of it."
+    if gone:
+        sentence += f" {gone} of them {'was' if gone == 1 else 'were'} no longer in the group and left out."
+    return BulkChosen(cases=cases, gone=gone, sentence=sentence)
 
 
 def _sentence(run: BulkRun, counts: Counter[str]) -> str:

@@ -546,7 +546,8 @@ class BulkRun(Base):
     actor_id: Mapped[str]
     actor_roles: Mapped[list[str]]
     wanted: Mapped[JSON | None]
-    """The group it was made from: process, step, partner, fingerprint. None where cases were named."""
+    """The group it was made from: process, step, partner, fingerprint, until; `chosen` where it is over some of its
+    cases alone: how many were chosen, and how many of them were gone. None where cases were named without a group."""
     named_of: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
     """Where cases were named: of which processes they are."""
     canary: Mapped[int]

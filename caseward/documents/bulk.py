@@ -46,6 +46,16 @@ class BulkNote(Document):
     reason: str | None = None
 
 
+class BulkChosen(Document):
+    """That a run is over chosen cases of its group, and not over the whole of it."""
+
+    cases: int
+    """How many were chosen."""
+    gone: int
+    """How many of them were in the group no more when it was ordered: they are left out."""
+    sentence: str
+
+
 class BulkDocument(Document):
     """A bulk run: one override over a frozen list of cases."""
 
@@ -57,6 +67,9 @@ class BulkDocument(Document):
     input: dict[str, Any]
     actor: ActorDocument
     group: dict[str, Any] | None
+    """None where cases were named without a group."""
+    chosen: BulkChosen | None
+    """None where nobody chose among the cases of the group."""
     partners: list[str]
     canary: int
     rate: int

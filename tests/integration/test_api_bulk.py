@@ -1,6 +1,7 @@
 """Bulk recovery over HTTP: the groups, the order, its progress, and every case's outcome."""
 
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
@@ -82,6 +83,49 @@ async def test_what_was_blocked_later_than_somebody_looked_is_left_out(office: O
     for process, there in (("vendor_onboarding", True), ("parcel_return", False)):
         runs = (await office.operator.get(f"/v1/bulk?process={process}")).json()["runs"]
         assert (run["bulk_id"] in {each["bulk_id"] for each in runs}) == there
+
+
+async def test_an_order_over_chosen_cases_of_a_group_says_how_many_were_chosen_and_how_many_are_gone(office: Office):
+    cases = await blocked(office, 3)
+    group = await chosen(office, cases)
+    retried = await office.operator.override(cases[0], "retry", step="open_payee")
+    assert retried.status_code == 202, retried.text  # by somebody else, after it was chosen
+    order = {**ORDER, "group": group, "case_ids": [case["case_id"] for case in cases[:2]]}
+    answer = await office.operator.command("/v1/bulk", order)
+    run = answer.json()
+    assert (answer.status_code, run["total"], run["group"]) == (202, 1, group)
+    assert run["chosen"] == {
+        "cases": 2,
+        "gone": 1,
+        "sentence": "Only 2 chosen cases of the group, not the whole of it. "
+        "1 of them was no longer in the group and left out.",
+    }
+    assert (await office.operator.get(f"/v1/bulk/{run['bulk_id']}")).json()["chosen"] == run["chosen"]
+    listed = (await office.operator.get(run["items"])).json()["items"]
+    assert [item["case_id"] for item in listed] == [cases[1]["case_id"]]
+    whole = await office.operator.command("/v1/bulk", {**ORDER, "group": group})
+    assert (whole.status_code, whole.json()["chosen"]) == (202, None)
+
+
+async def test_ids_that_cant_be_in_the_group_are_named_and_nothing_is_done(office: Office):
+    cases = await blocked(office, 1)
+    group = await chosen(office, cases)
+    clerk, subject = office.person("clerk-1", "parcel_clerk"), {"number": "7"}
+    parcel = (await clerk.command("/v1/parcel-return", {"business_key": new_key(), "subject": subject})).json()
+    nobodys = "0199d0a0-0000-7000-8000-000000000000"
+    order = {**ORDER, "group": group, "case_ids": [cases[0]["case_id"], parcel["case_id"], nobodys]}
+    before = await office.rows()
+    answer = await office.operator.command("/v1/bulk", order)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (422, "input_invalid")
+    assert problem["errors"] == [
+        {"field": "case_ids", "message": f"The case {parcel['case_id']} is of another process."},
+        {"field": "case_ids", "message": f"No case has the id {nobodys} here."},
+    ]
+    many = await office.operator.command("/v1/bulk", {**order, "case_ids": [str(uuid4()) for _ in range(101)]})
+    assert (many.status_code, len(many.json()["errors"])) == (422, 100)
+    assert many.json()["detail"].endswith(" 96 more can't be meant either.")
+    assert await office.rows() == before
 
 
 async def test_the_runs_of_a_process_are_also_those_over_cases_named_one_by_one(office: Office):

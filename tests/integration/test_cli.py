@@ -11,6 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from cli.main import cli
+from cli.show import moment
 from cli.tokens import sign_token
 from tests.integration.office import VENDOR, Office, new_key
 from tests.pdfs import pdf
@@ -163,6 +164,20 @@ class TestWhichCase:
         assert [reason for reason in reasons if reason not in shown] == []
         assert "\x1b" not in shown
 
+    async def test_shows_who_led_it_there_when_and_why(self, office: Office, operator: Terminal):
+        case = await office.in_review()
+        asked = {"input": {"grounds": "The IBAN, please"}, "reason": "A digit is missing"}
+        assert (await office.reviewer.take(case, "request_changes", asked)).status_code == 200
+        shown = (await operator.run("case", "show", case["case_id"])).stdout
+        finished = (await office.operator.case(case))["latest"]["finished_at"]
+        assert (
+            f"Led here by: Request changes, by reviewer-1 at {moment(finished)}\n"
+            "Grounds: The IBAN, please\n"
+            "Reason: A digit is missing\n"
+        ) in shown
+        under_way = await blocked(office)
+        assert "Led here by" not in (await operator.run("case", "show", under_way["case_id"])).stdout
+
 
 class TestHostileContent:
     async def test_in_a_title_and_a_reason_is_text(self, office: Office, requester: Terminal, operator: Terminal):
@@ -257,6 +272,23 @@ class TestBulk:
         order[order.index("--until") + 1] = "1d"
         none = await operator.run(*order)
         assert (none.exit_code, "nothing_blocked" in none.output) == (1, True)
+
+    async def test_over_chosen_cases_of_a_group_says_so(self, office: Office, operator: Terminal):
+        cases = [await blocked(office) for _ in range(3)]
+        fingerprint = (await office.operator.case(cases[0]))["condition_info"]["fingerprint"]
+        named = ["--group", fingerprint, "--process", "vendor-onboarding", "--reason", "Only these two"]
+        chosen = [part for case in cases[:2] for part in ("--case", case["case_id"])]
+        ran = await operator.run("bulk", "start", "retry", *named, *chosen, "--wait", "0", "--json")
+        assert ran.exit_code == 0, ran.output
+        run = json.loads(ran.stdout)
+        assert (run["total"], run["group"]["fingerprint"], run["chosen"]["cases"]) == (2, fingerprint, 2)
+        listed = await operator.run("bulk", "show", run["bulk_id"], "--items")
+        assert [case["case_id"] in listed.stdout for case in cases] == [True, True, False]
+        shown = await operator.run("bulk", "show", run["bulk_id"])
+        assert "Only 2 chosen cases of the group, not the whole of it." in shown.stdout
+        mistyped = str(uuid4())
+        wrong = await operator.run("bulk", "start", "retry", *named, *chosen, "--case", mistyped)
+        assert (wrong.exit_code, f"No case has the id {mistyped} here." in wrong.stderr) == (2, True), wrong.output
 
 
 class TestPauses:

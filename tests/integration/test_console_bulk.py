@@ -198,10 +198,34 @@ class TestAnOrder:
         async with office.database.transaction() as session:  # one of them moves on before it is ordered
             mend = "UPDATE effects SET state = 'settled' WHERE state = 'blocked' AND case_id = :id"
             await session.execute(text(mend), {"id": cases[1]["case_id"]})
+        assert "1 more that was chosen is no longer in the group." in said(await browser.get(asked))
         sent = await browser.post(unescape(action), {**form, **REASON})
         assert sent.status_code == 303, sent.text
-        items = (await run_of(office, sent.headers["location"] + "/items"))["items"]
+        href = sent.headers["location"]
+        items = (await run_of(office, href + "/items"))["items"]
         assert [item["case_id"] for item in items] == [cases[2]["case_id"]]
+        shown = await browser.get(href)
+        assert 'id="chosen"' in shown.text
+        assert (await run_of(office, href))["chosen"]["sentence"] in said(shown)
+        assert "Try again now: Open the payee at the bank, chosen cases" in said(await browser.get(GROUPS))
+
+    async def test_over_a_whole_group_says_nothing_of_chosen_cases(self, office: Office, browser: Browser):
+        await blocked(office, 2)
+        shown = await browser.get(await ordered(browser))
+        assert ('id="chosen"' in shown.text, "chosen cases" in shown.text) == (False, False)
+
+    async def test_over_a_case_that_is_none_is_refused(self, office: Office, browser: Browser):
+        cases = await blocked(office, 1)
+        form_page = await order_of(browser)
+        action, form = await form_at(browser, form_page)
+        nobodys = "0199d0a0-0000-7000-8000-000000000000"
+        wrong = urlencode([("case", cases[0]["case_id"]), ("case", nobodys)])
+        before = await office.rows()
+        asked = await browser.get(f"{form_page}&{wrong}")
+        sent = await browser.post(f"{unescape(action)}&{wrong}", {**form, **REASON})
+        for refused in (asked, sent):
+            assert (refused.status_code, f"No case has the id {nobodys} here." in refused.text) == (422, True)
+        assert await office.rows() == before
 
     async def test_comes_back_with_what_is_wrong_and_what_was_typed(self, office: Office, browser: Browser):
         await blocked(office, 4)

@@ -77,13 +77,15 @@ class Recovery:
         async with self.database.transaction() as session:
             return (await blocked_groups(session, self.desk.catalogue, actor=actor)).groups
 
+    async def largest(self) -> Group:
+        """The largest group, as an order names it."""
+        group = (await self.groups())[0]
+        return Group(process=group.process, step=group.step, partner=group.partner, fingerprint=group.fingerprint)
+
     async def order(self, actor: Actor = SENIOR, *, key: str | None = None, **given: Any) -> UUID:
         """A retry of the largest group, unless told otherwise."""
         if "case_ids" not in given and "group" not in given:
-            largest = (await self.groups())[0]
-            given["group"] = Group(
-                process=largest.process, step=largest.step, partner=largest.partner, fingerprint=largest.fingerprint
-            )
+            given["group"] = await self.largest()
         wanted = {"override": "retry", "reason": "The carrier is back", "canary": 2, "rate": 100, "stop_after": 2}
         order = BulkOrder(**{"look": False, **wanted, **given})
         async with self.database.transaction() as session:
@@ -261,17 +263,51 @@ class TestOrder:
             await recovery.order(**given)
         assert refused.value.members["errors"][0]["field"] == field
 
-    async def test_names_every_case_that_is_none_of_theirs(self, recovery: Recovery, database):
+    @pytest.mark.parametrize("of_a_group", [False, True])
+    async def test_names_every_case_that_is_none_of_theirs(self, recovery: Recovery, database, of_a_group):
         (mine,) = await recovery.block(1)
         foreign = await Recovery(database).block(1)
         unknown = uuid4()
+        group = await recovery.largest() if of_a_group else None
         with pytest.raises(InputInvalid) as refused:
-            await recovery.order(case_ids=(mine.id, foreign[0].id, unknown))
+            await recovery.order(group=group, case_ids=(mine.id, foreign[0].id, unknown))
         assert [str(id_) in str(refused.value.members["errors"]) for id_ in (mine.id, foreign[0].id, unknown)] == [
             False,
             True,
             True,
         ]
+
+    async def test_over_chosen_cases_of_a_group_says_that_it_is_not_over_all_of_it(self, recovery: Recovery):
+        (_, *two) = await recovery.block(3)
+        chosen = [case.id for case in two]
+        group = await recovery.largest()
+        run = await recovery.run(await recovery.order(group=group, case_ids=tuple(chosen)))
+        assert run.chosen is not None
+        assert (run.chosen.cases, run.chosen.gone, run.total) == (2, 0, 2)
+        assert run.chosen.sentence == "Only 2 chosen cases of the group, not the whole of it."
+        assert [item.case_id for item in await recovery.items(run.bulk_id)] == chosen
+        whole = await recovery.run(await recovery.order(group=group))
+        named = await recovery.run(await recovery.order(case_ids=tuple(chosen)))
+        assert (whole.chosen, named.chosen) == (None, None)
+        assert (whole.group, named.group) == (run.group, None), "they are of the same group"
+
+    async def test_over_chosen_cases_counts_those_that_somebody_else_has_repaired(self, recovery: Recovery):
+        (repaired, mine) = await recovery.block(2)
+        group, key = await recovery.largest(), str(uuid4())
+        await repaired.override("retry")
+        await repaired.work()
+        both = {"group": group, "case_ids": (repaired.id, mine.id), "key": key}
+        bulk_id = await recovery.order(**both)
+        chosen = (await recovery.run(bulk_id)).chosen
+        assert chosen is not None
+        assert (chosen.cases, chosen.gone) == (2, 1)
+        assert chosen.sentence.endswith("not the whole of it. 1 of them was no longer in the group and left out.")
+        assert [item.case_id for item in await recovery.items(bulk_id)] == [mine.id]
+        await recovery.over(bulk_id)
+        assert await recovery.order(**both) == bulk_id, "sent again it is the same run, whatever has moved"
+        with pytest.raises(ActionNotAllowed) as refused:
+            await recovery.order(group=group, case_ids=(repaired.id, mine.id))
+        assert refused.value.first_code == "nothing_blocked"
 
     async def test_never_goes_faster_than_the_partner_takes(self, database):
         recovery = Recovery(database, step("book", partner="carrier", retry=AT_ONCE), limits={"carrier": 7})

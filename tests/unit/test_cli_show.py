@@ -164,6 +164,7 @@ def run(state, **counts):
         "state": state,
         "sentence": "[red]As it says.",
         "override": "retry",
+        "chosen": None,
         "total": sum(counts.values()),
         "counts": counts,
         "stopped_because": None,

@@ -26,8 +26,8 @@ from caseward import failpoints, metrics
 from caseward.activity import EffectRunner, engine_activities, has_activities, step_activities
 from caseward.cases import resuming
 from caseward.cases.bulk_drive import drive
-from caseward.cases.commands import note_parked
 from caseward.cases.confirming import LOOK_FOR_EXPIRED, expire_due
+from caseward.cases.parked import note_parked
 from caseward.chores import Chore, look_after
 from caseward.db.listen import listen
 from caseward.db.session import Database

@@ -13,7 +13,7 @@ from api.responses import problems
 from api.webhooks import MAX_ID, TOLERANCE, Signatures
 from caseward.cases.callbacks import PartnerEvent, list_callbacks, receive
 from caseward.cases.commands import field_errors
-from caseward.cases.dismissing import dismiss_callback
+from caseward.cases.parked import dismiss_callback
 from caseward.documents.callbacks import CallbackDocument, CallbackList, CallbackReceipt
 from caseward.errors import InputInvalid
 from caseward.process import Strict

@@ -12,8 +12,8 @@ from api.bodies import Storable
 from api.deps import CurrentActor, EvidenceReader, OperatingActor, OverseeingActor, Session, Wired
 from api.responses import DOWNLOAD, NO_STORE, READING, READING_CASE, problems, success
 from caseward.cases import queries
-from caseward.cases.commands import dismiss_message, requeue_message
 from caseward.cases.export import evidence, file_name
+from caseward.cases.parked import dismiss_message, requeue_message
 from caseward.documents.case import CaseDocument, CaseList
 from caseward.documents.evidence import EvidenceDocument
 from caseward.documents.operation import OperationDocument

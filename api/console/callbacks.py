@@ -17,7 +17,7 @@ from api.routes_callbacks import CallbackDismissal
 from api.webhooks import MAX_ID
 from caseward.cases.callbacks import PAGE, list_callbacks
 from caseward.cases.commands import field_errors
-from caseward.cases.dismissing import dismiss_callback, get_parked
+from caseward.cases.parked import dismiss_callback, get_parked
 from caseward.documents.callbacks import CallbackDocument
 
 router = console_router()

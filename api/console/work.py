@@ -22,7 +22,7 @@ from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.routes_cases import MAX_ID, Cursor, Search, Text
 from caseward.cases import queries
 from caseward.cases.callbacks import list_callbacks
-from caseward.cases.commands import requeue_message
+from caseward.cases.parked import requeue_message
 from caseward.documents.callbacks import CallbackDocument
 from caseward.documents.case import CaseDocument, CaseRow, ConditionInfo
 from caseward.documents.outbox import MessageDocument

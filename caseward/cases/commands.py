@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import bindparam, func, select, text, union_all
+from sqlalchemy import bindparam, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
@@ -26,25 +26,21 @@ from caseward.cases.proposals import end_proposals
 from caseward.cases.proposing import propose
 from caseward.cases.replay import accept_replay, planned_as_shown
 from caseward.claims import ClaimInput
-from caseward.db.session import Database
-from caseward.db.tables import Callback, Case, Effect, Message, Operation, ProposalAnswer, Subject
+from caseward.db.tables import Case, Effect, Operation, ProposalAnswer, Subject
 from caseward.errors import (
     ActionNotAllowed,
     BusinessKeyTaken,
     CaseNotFound,
     IdempotencyKeyReused,
     InputInvalid,
-    MessageNeeded,
-    MessageNotFound,
     Reason,
     VersionStale,
 )
 from caseward.evidence import GENESIS
-from caseward.outbox.store import TO_CALLBACKS, TO_TEMPORAL
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, decide, decide_opening
 from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
-from caseward.situation import FINISHED, Actor, EffectView, Kind, Situation, story_fingerprint
+from caseward.situation import Actor, EffectView, Kind, Situation, story_fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -447,54 +443,6 @@ def _check_step_input(
     return {}
 
 
-async def requeue_message(session: AsyncSession, catalogue: Catalogue, *, message_id: int, actor: Actor) -> Message:
-    """Release a parked outbox message for another try. Raises MessageNotFound."""
-    work, message = await _parked(session, catalogue, message_id)
-    message.parked, message.tries, message.next_at = False, 0, work.now
-    message.begun_at = None  # of a mail: whoever releases it says that it did not go out, or may go out twice
-    work.entry("message.requeued", actor=actor, destination=message.destination)
-    work.touch()
-    await session.execute(text("SELECT pg_notify('caseward_outbox', '')"))
-    return message
-
-
-async def dismiss_message(
-    session: AsyncSession, catalogue: Catalogue, *, message_id: int, actor: Actor, reason: str
-) -> Message:
-    """Give up a parked outbox message that needs no delivery any more. Raises MessageNotFound, MessageNeeded."""
-    work, message = await _parked(session, catalogue, message_id)
-    if await _is_needed(session, message):
-        raise MessageNeeded
-    # For whoever delivers it is over; why, says the error that stays with it, and the timeline.
-    message.parked, message.dispatched_at, message.error = False, work.now, f"dismissed: {reason}"
-    work.entry("message.dismissed", actor=actor, reason=reason, destination=message.destination)
-    work.touch()
-    return message
-
-
-async def _parked(session: AsyncSession, catalogue: Catalogue, message_id: int) -> tuple[LockedCase, Message]:
-    """The parked message and its case, locked in this order. Raises MessageNotFound."""
-    message = await session.get(Message, message_id)
-    if message is None or not message.parked:
-        raise MessageNotFound
-    work = await lock_case(session, catalogue, message.case_id)
-    await session.refresh(message, with_for_update=True)
-    if not message.parked:
-        raise MessageNotFound
-    return work, message
-
-
-async def _is_needed(session: AsyncSession, message: Message) -> bool:
-    """Without it an operation would never be worked on, or a partner's answer never taken in."""
-    if message.destination == TO_TEMPORAL and message.operation_id is not None:
-        operation = await session.get_one(Operation, message.operation_id)
-        return operation.state not in FINISHED
-    if message.destination == TO_CALLBACKS:
-        callback = await session.get(Callback, (message.payload.get("partner"), message.payload.get("event_id")))
-        return callback is not None and callback.used_at is None
-    return False
-
-
 async def refuse(
     session: AsyncSession,
     catalogue: Catalogue,
@@ -509,14 +457,6 @@ async def refuse(
     work = await lock_case(session, catalogue, case_id)
     work.entry("override.refused", actor=actor, override=override, message=message, claimed_by=claimed_by)
     work.touch()
-
-
-async def note_parked(database: Database, catalogue: Catalogue, *, case_id: UUID, destination: str, error: str) -> None:
-    """Tell in the case's timeline that a message of it was parked."""
-    async with database.transaction() as session:
-        work = await lock_case(session, catalogue, case_id)
-        work.entry("message.parked", destination=destination, message=error)
-        work.touch()
 
 
 async def _admit(work: LockedCase, envelope: Envelope, action: Action) -> Decision:

@@ -21,7 +21,7 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from caseward.activity import EffectRunner
 from caseward.cases import breaker, outcomes, repair
-from caseward.cases.commands import note_parked
+from caseward.cases.parked import note_parked
 from caseward.db.session import Database
 from caseward.hearing import ToActivities
 from caseward.messages import TASK_QUEUE

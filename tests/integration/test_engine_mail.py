@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from caseward.cases.commands import note_parked, requeue_message
 from caseward.cases.locked import lock_case
+from caseward.cases.parked import note_parked, requeue_message
 from caseward.db.tables import Message
 from caseward.errors import PartnerFailed, PartnerSilent
 from caseward.outbox import store

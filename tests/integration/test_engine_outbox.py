@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text, update
 
 from caseward import metrics
-from caseward.cases.commands import dismiss_message, note_parked, requeue_message
 from caseward.cases.locked import lock_case
+from caseward.cases.parked import dismiss_message, note_parked, requeue_message
 from caseward.db.session import database_now
 from caseward.db.tables import Message
 from caseward.errors import MessageNeeded, MessageNotFound

@@ -9,7 +9,8 @@ from fastapi import Response
 
 from api.deps import Wiring
 from api.notices import Notice
-from caseward.cases.commands import Accepted, Envelope
+from caseward.cases.commands import Accepted
+from caseward.cases.envelope import Envelope
 from caseward.cases.queries import Standing, get_case, get_operation, get_standing
 from caseward.documents.case import CaseDocument
 from caseward.documents.operation import OperationDocument

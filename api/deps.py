@@ -16,8 +16,8 @@ from api.errors import IfMatchMalformed, TokenMissing
 from api.notices import Notices
 from api.tokens import Identity
 from api.uploads import Uploads
-from caseward.cases.commands import Envelope
 from caseward.cases.delegations import standing_in
+from caseward.cases.envelope import Envelope
 from caseward.db.session import Database
 from caseward.errors import ActionNotAllowed, IdempotencyKeyInvalid, IdempotencyKeyMissing, Reason
 from caseward.failpoints import failpoint

@@ -16,7 +16,6 @@ from caseward.activity import Call, EffectRunner, NotNeeded
 from caseward.cases import deadlines, operations, taking_back
 from caseward.cases.attached import counting
 from caseward.cases.commands import (
-    Envelope,
     open_case,
     refuse,
     request_claim,
@@ -25,6 +24,7 @@ from caseward.cases.commands import (
 )
 from caseward.cases.confirming import confirm_proposal
 from caseward.cases.documents import Uploaded, add_document
+from caseward.cases.envelope import Envelope
 from caseward.cases.locked import lock_case, story_of
 from caseward.claims import ClaimInput
 from caseward.db.session import Database, database_now

@@ -270,6 +270,9 @@ class IdempotencyKeyReused(CommandRefused):
     status = 422
     title = "Idempotency-Key was used for something else"
 
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key belongs to a command with other content.")
+
 
 class PartnerAnswer(CasewardError):
     """What a gateway raises in place of a plain answer: an outcome, not an accident."""

@@ -26,12 +26,12 @@ from api.deps import Wired, Wiring
 from api.routes_cases import MAX_NUMBER
 from caseward.cases.commands import (
     Accepted,
-    Envelope,
     field_errors,
     request_claim,
     request_override,
     request_transition,
 )
+from caseward.cases.envelope import Envelope
 from caseward.cases.queries import get_case, get_plan, latest_entries
 from caseward.claims import ClaimInput
 from caseward.documents.case import ActionDocument, CaseDocument

@@ -18,8 +18,8 @@ from api.console.pages import page
 from api.deps import Wired, get_envelope
 from api.routes_cases import Text
 from api.routes_documents import Adding
-from caseward.cases.commands import Envelope
 from caseward.cases.documents import list_documents
+from caseward.cases.envelope import Envelope
 from caseward.cases.queries import get_case
 from caseward.documents.attached import AttachedDocument
 from caseward.errors import DocumentNotFound

@@ -32,8 +32,8 @@ from api.console.pages import page
 from api.console.sessions import Session, find_session
 from api.deps import Wiring, get_wiring
 from api.errors import AWAY, DatabaseAway, RequestRefused, problem_of
-from caseward.cases.commands import Envelope
 from caseward.cases.delegations import standing_in
+from caseward.cases.envelope import Envelope
 from caseward.errors import ActionNotAllowed, CommandRefused, IdempotencyKeyInvalid
 from caseward.situation import Actor
 

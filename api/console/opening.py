@@ -16,7 +16,8 @@ from api.console.door import Form, KeyedForm, Operator, console_router
 from api.console.pages import page
 from api.console.processes import find_process
 from api.deps import Wired, Wiring
-from caseward.cases.commands import Accepted, Envelope, field_errors, open_case
+from caseward.cases.commands import Accepted, field_errors, open_case
+from caseward.cases.envelope import Envelope
 from caseward.cases.queries import openings
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CommandRefused, IdempotencyKeyReused
 from caseward.policy import Decision

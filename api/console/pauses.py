@@ -15,7 +15,8 @@ from api.console.door import Form, KeyedForm, Operator, console_router
 from api.console.pages import page
 from api.deps import OPERATES, OVERSEES, Wired, Wiring
 from api.routes_pauses import PauseOrder, ResumeOrder
-from caseward.cases.commands import Envelope, field_errors
+from caseward.cases.commands import field_errors
+from caseward.cases.envelope import Envelope
 from caseward.cases.pausing import RATE, list_pauses, request_pause, request_resume
 from caseward.documents.pauses import PauseDocument
 from caseward.situation import SYSTEM

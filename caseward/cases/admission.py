@@ -7,7 +7,8 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from caseward.cases.commands import Envelope, field_errors, refuse, request_override
+from caseward.cases.commands import field_errors, refuse, request_override
+from caseward.cases.envelope import Envelope
 from caseward.db.session import Database
 from caseward.errors import ActionNotAllowed, CaseNotFound, CommandRefused, InputInvalid, Reason
 from caseward.messages import AdmitAnswer, AdmitCall

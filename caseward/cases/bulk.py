@@ -12,18 +12,19 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import insert, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.blocked import Frozen, blocked_groups, blocked_in, blocked_of
-from caseward.cases.commands import Envelope, field_errors, lock_key
+from caseward.cases.commands import field_errors
+from caseward.cases.envelope import Envelope, kept_under, said_before
 from caseward.cases.locked import lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.db.session import database_now
 from caseward.db.tables import BulkItem, BulkRun, Case, Operation
 from caseward.documents.bulk import BulkGroup
-from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid, Reason
+from caseward.errors import ActionNotAllowed, BulkNotFound, InputInvalid, Reason
 from caseward.overrides import OVERRIDES
 from caseward.policy import Action, decide
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
@@ -37,6 +38,7 @@ MAX_IN_WORDS = 5  # of those, in its sentence
 # Reasons for which the actor could never be allowed, wherever the cases stand.
 NEVER = frozenset({"role_missing", "skip_forbidden"})
 NOTHING_BLOCKED = Reason("nothing_blocked", "No case is blocked like that now.")
+_TWIN = union_all(kept_under(BulkRun.actor_id, BulkRun.id), kept_under(Operation.actor_id, Operation.id))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +76,9 @@ async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: Bulk
     """
     data = _content(order)
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).digest()
-    twin = await _twin(session, envelope, digest)
+    twin = await said_before(session, envelope, digest, _TWIN)
     if twin is not None:
-        return twin
+        return twin.id
     _check_role(envelope.actor)
     _check_input(order)
     frozen = await _freeze(session, catalogue, order, envelope.actor)
@@ -148,24 +150,6 @@ def _wanted(group: dict[str, Any] | None, order: BulkOrder, frozen: Sequence[Fro
 def gone(chosen: Collection[UUID], found: Sequence[Frozen]) -> int:
     """How many of the chosen cases are in the group no more."""
     return len(set(chosen) - {each.case_id for each in found})
-
-
-_TWIN = select(BulkRun.id, BulkRun.content_digest).where(
-    BulkRun.actor_id == bindparam("actor_id"), BulkRun.idempotency_key == bindparam("key")
-)
-_TAKEN = select(Operation.id).where(
-    Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
-)
-
-
-async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> UUID | None:
-    await lock_key(session, envelope)
-    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
-    found = (await session.execute(_TWIN, sent)).one_or_none()
-    other = found is None and (await session.execute(_TAKEN, sent)).first() is not None
-    if other or (found is not None and found.content_digest != digest):
-        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-    return found.id if found else None
 
 
 def _check_role(actor: Actor) -> None:

@@ -25,7 +25,8 @@ from sqlalchemy.orm import aliased
 
 from caseward.bulk import FAILURES, IN_FLIGHT, RECENT, UNDER_WAY, Bounds, RunState, Standing, next_move, verified
 from caseward.cases.bulk import note, stop_run
-from caseward.cases.commands import Envelope, OfBulk, request_override
+from caseward.cases.commands import request_override
+from caseward.cases.envelope import Envelope, OfBulk
 from caseward.db.session import Database, database_now
 from caseward.db.tables import BulkItem, BulkRun, Effect, Operation
 from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid

@@ -1,18 +1,17 @@
 """Commands: one transaction each, policy first, outbox last. Every door leads here."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import bindparam, func, select, union_all
+from sqlalchemy import select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases import outcomes, pauses
+from caseward.cases.envelope import Envelope, OfBulk, digest_of, kept_under, lock_text, said_before
 from caseward.cases.locked import LockedCase, effect_view, lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.cases.operations import (
@@ -31,7 +30,6 @@ from caseward.errors import (
     ActionNotAllowed,
     BusinessKeyTaken,
     CaseNotFound,
-    IdempotencyKeyReused,
     InputInvalid,
     Reason,
     VersionStale,
@@ -41,30 +39,6 @@ from caseward.overrides import OVERRIDES
 from caseward.policy import Action, Decision, decide, decide_opening
 from caseward.process import Catalogue, Confirmation, Nothing, Process, Transition
 from caseward.situation import Actor, EffectView, Kind, Situation, story_fingerprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Envelope:
-    """What every command carries besides its content."""
-
-    actor: Actor
-    idempotency_key: str
-    traceparent: str
-    if_match: frozenset[int | str] | None = None
-    """Versions of which the case must have one: entity tags, or bare numbers for whom pauses don't matter."""
-    bulk: "OfBulk | None" = None
-    """The bulk run that it belongs to."""
-
-
-@dataclass(frozen=True)
-class OfBulk:
-    """A command that is one of many over a frozen list, agreed upon for what was blocked then."""
-
-    bulk_id: UUID
-    effect_key: str | None
-    """What was blocked; None for the story itself."""
-    fingerprint: str | None
-    """Why; None where nothing was, so that the case may be wherever the policy lets it."""
 
 
 @dataclass(frozen=True)
@@ -494,40 +468,21 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
     return effect is not None and effect_view(effect).fingerprint == frozen.fingerprint
 
 
-# Made once, because making them takes longer than running them.
 _TWIN = union_all(
-    select(Operation.id, Operation.case_id, Operation.content_digest).where(
-        Operation.actor_id == bindparam("actor_id"), Operation.idempotency_key == bindparam("key")
-    ),
-    select(ProposalAnswer.operation_id, ProposalAnswer.case_id, ProposalAnswer.content_digest).where(
-        ProposalAnswer.actor_id == bindparam("actor_id"), ProposalAnswer.idempotency_key == bindparam("key")
-    ),
+    kept_under(Operation.actor_id, Operation.id, Operation.case_id),
+    kept_under(ProposalAnswer.actor_id, ProposalAnswer.operation_id, ProposalAnswer.case_id),
 )
-_ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
 
 
 async def find_twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
-    """The operation of the same command sent before; a concurrent twin waits here for the first one's commit."""
-    await lock_key(session, envelope)
-    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
-    found = (await session.execute(_TWIN, sent)).one_or_none()
-    if found is None:
-        return None
-    if found.content_digest != digest:
-        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-    return Accepted(found.id, found.case_id, repeated=True)
-
-
-async def lock_key(session: AsyncSession, envelope: Envelope) -> None:
-    """Have the actor's Idempotency-Key to ourselves until this transaction ends."""
-    lock = hashlib.sha256(f"{envelope.actor.id}\0{envelope.idempotency_key}".encode()).digest()[:8]
-    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
+    """The operation of the same command sent before. Raises IdempotencyKeyReused."""
+    twin = await said_before(session, envelope, digest, _TWIN)
+    return Accepted(twin.id, twin.case_id, repeated=True) if twin is not None else None
 
 
 async def _claim_business_key(session: AsyncSession, process: str, business_key: str) -> None:
     """Make sure that no open case has the key, and that none gets it before this transaction ends."""
-    lock = hashlib.sha256(f"{process}\0{business_key}".encode()).digest()[:8]
-    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})
+    await lock_text(session, f"{process}\0{business_key}")
     holder = await session.scalar(
         select(Case.id).where(Case.process == process, Case.business_key == business_key, ~Case.final)
     )
@@ -553,11 +508,6 @@ def _request(
         traceparent=envelope.traceparent,
         bulk_id=envelope.bulk.bulk_id if envelope.bulk else None,
     )
-
-
-def digest_of(*content: Any) -> bytes:
-    """What makes two commands the same."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
 
 
 def as_stored(model: BaseModel) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.attached import what_it_saw
-from caseward.cases.commands import Accepted, Envelope, carry_out, check_version, digest_of, find_twin
+from caseward.cases.commands import Accepted, carry_out, check_version, find_twin
+from caseward.cases.envelope import Envelope, digest_of
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.cases.operations import Request, action_title

@@ -11,16 +11,17 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward.cases.commands import Envelope, digest_of, lock_key
+from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
 from caseward.db.session import database_now
 from caseward.db.tables import Delegation
 from caseward.documents.people import DelegationDocument, DelegationList
-from caseward.errors import ActionNotAllowed, DelegationNotFound, IdempotencyKeyReused, InputInvalid, Reason
+from caseward.errors import ActionNotAllowed, DelegationNotFound, InputInvalid, Reason
 from caseward.process import AUDITOR, ENGINE_ROLES, OPERATOR, SENIOR_OPERATOR
 from caseward.situation import Actor
 
 LONGEST = timedelta(days=366)  # beyond that it is no absence any more
 SEE_ALL = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
+_TWIN = kept_under(Delegation.from_actor, Delegation.id)
 
 
 async def standing_in(session: AsyncSession, actor: Actor) -> Actor:
@@ -53,15 +54,9 @@ async def delegate(
     """Let somebody stand in for the actor. Raises ActionNotAllowed, InputInvalid, IdempotencyKeyReused."""
     actor, begins = envelope.actor, from_at.isoformat() if from_at else None
     digest = digest_of("delegate", to, sorted(roles), begins, until.isoformat(), reason)
-    await lock_key(session, envelope)
-    said = select(Delegation).where(
-        Delegation.from_actor == actor.id, Delegation.idempotency_key == envelope.idempotency_key
-    )
-    before = await session.scalar(said)
-    if before is not None:
-        if before.content_digest != digest:
-            raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-        return _document(before)
+    twin = await said_before(session, envelope, digest, _TWIN)
+    if twin is not None:
+        return _document(await session.get_one(Delegation, twin.id))
     foreign = sorted(roles - actor.own)
     if foreign or roles & ENGINE_ROLES:
         names = ", ".join(foreign or sorted(roles & ENGINE_ROLES))

@@ -7,12 +7,13 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.attached import counting, document_view, fingerprint_of, state_of
-from caseward.cases.commands import Envelope, check_version, digest_of, lock_key
+from caseward.cases.commands import check_version
+from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.cases.queries import read_case, snapshot, visible_case
@@ -30,6 +31,10 @@ from caseward.errors import (
 from caseward.policy import decide_document
 from caseward.process import Catalogue, DocumentKind, Process
 from caseward.situation import Actor, DocumentView
+
+_ADDED = kept_under(StoredDocument.actor_id, StoredDocument.id)
+_ACCEPTED = kept_under(Operation.actor_id, Operation.id)
+_TWIN = union_all(_ADDED, _ACCEPTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ async def expect_document(
     await snapshot(session)
     case = await visible_case(session, catalogue, case_id, envelope.actor)
     declared = _kind(catalogue[case.process], kind)
-    if await _said_before(session, envelope) is None:
+    if not await _came_before(session, envelope):
         now = await whole_situation(await read_case(session, catalogue, case))
         decision = decide_document(now, envelope.actor, declared)
         if not decision.allowed:
@@ -75,12 +80,9 @@ async def add_document(
     Raises CaseNotFound, VersionStale, ActionNotAllowed, DocumentNotFound, InputInvalid, IdempotencyKeyReused.
     """
     digest = digest_of("document", str(case_id), kind, content.name, content.sha256, str(replaces))
-    await lock_key(session, envelope)
-    before = await _said_before(session, envelope)
-    if before is not None:
-        if before[1] != digest:
-            raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-        return before[0]
+    twin = await said_before(session, envelope, digest, _TWIN)
+    if twin is not None:
+        return twin.id
     work = await lock_case(session, catalogue, case_id)
     if not work.process.visible_to(envelope.actor.roles):
         raise CaseNotFound
@@ -147,21 +149,17 @@ def _kind(process: Process, name: str) -> DocumentKind:
     return kind
 
 
-async def _said_before(session: AsyncSession, envelope: Envelope) -> tuple[UUID, bytes] | None:
-    """What the same key added before. Raises IdempotencyKeyReused where it belongs to something else."""
-    row = await session.scalar(
-        select(StoredDocument).where(
-            StoredDocument.actor_id == envelope.actor.id, StoredDocument.idempotency_key == envelope.idempotency_key
-        )
-    )
-    if row is not None:
-        return row.id, row.content_digest
-    other = select(Operation.id).where(
-        Operation.actor_id == envelope.actor.id, Operation.idempotency_key == envelope.idempotency_key
-    )
-    if await session.scalar(other) is not None:
-        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-    return None
+async def _came_before(session: AsyncSession, envelope: Envelope) -> bool:
+    """Something was added under this key; whether it is the same, only its content tells.
+
+    Raises IdempotencyKeyReused where the key belongs to an operation.
+    """
+    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
+    if await session.scalar(_ADDED, sent) is not None:
+        return True
+    if await session.scalar(_ACCEPTED, sent) is not None:
+        raise IdempotencyKeyReused
+    return False
 
 
 async def list_documents(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor) -> AttachedList:

@@ -5,11 +5,11 @@ A message has its case, whose timeline tells all. A callback has none, so the ro
 
 from uuid import UUID
 
-from sqlalchemy import and_, select, text
+from sqlalchemy import and_, select, text, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.callbacks import callback_document
-from caseward.cases.commands import Envelope, digest_of, lock_key
+from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Callback, Effect, Message, Operation
@@ -18,7 +18,6 @@ from caseward.errors import (
     ActionNotAllowed,
     CallbackNeeded,
     CallbackNotFound,
-    IdempotencyKeyReused,
     MessageNeeded,
     MessageNotFound,
     Reason,
@@ -28,6 +27,7 @@ from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
 from caseward.situation import FINISHED, Actor
 
 MAY_DISMISS = frozenset({OPERATOR, SENIOR_OPERATOR})
+_TWIN = union_all(kept_under(Callback.dismissed_by), kept_under(Operation.actor_id))
 
 
 async def note_parked(database: Database, catalogue: Catalogue, *, case_id: UUID, destination: str, error: str) -> None:
@@ -103,9 +103,8 @@ async def dismiss_callback(
     if role is None:
         raise ActionNotAllowed([Reason("role_missing", "Dismissing a callback takes the role operator.")])
     digest = digest_of("dismiss_callback", partner, event_id, reason)
-    twin = await _twin(session, envelope, digest)
-    if twin is not None:
-        return callback_document(twin)
+    if await said_before(session, envelope, digest, _TWIN) is not None:
+        return callback_document(await session.get_one(Callback, (partner, event_id)))
     callback = await _parked_callback(session, partner, event_id, locked=True)
     if callback.dismissed_at is not None:
         raise ActionNotAllowed([Reason("already_dismissed", f"It was dismissed by {callback.dismissed_by}.")])
@@ -124,15 +123,3 @@ async def _parked_callback(session: AsyncSession, partner: str, event_id: str, *
     if callback is None or not callback.parked:
         raise CallbackNotFound
     return callback
-
-
-async def _twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Callback | None:
-    """What the same command dismissed before. Raises IdempotencyKeyReused where the key belongs to another."""
-    await lock_key(session, envelope)
-    mine = {"dismissed_by": envelope.actor.id, "idempotency_key": envelope.idempotency_key}
-    twin = await session.scalar(select(Callback).filter_by(**mine))
-    other = select(Operation.id).filter_by(actor_id=envelope.actor.id, idempotency_key=envelope.idempotency_key)
-    foreign = twin.content_digest != digest if twin is not None else await session.scalar(other) is not None
-    if foreign:
-        raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-    return twin

@@ -1,25 +1,25 @@
 """Commands on the pauses of processes and partners, and how they are looked at. A case's own is an override."""
 
-import hashlib
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases import breaker
-from caseward.cases.commands import Envelope, digest_of, lock_key
+from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
 from caseward.cases.pauses import ensure, keys_of, partner_key, process_key
 from caseward.db.session import database_now
 from caseward.db.tables import Case, Effect, Operation, Pause, PauseChange
 from caseward.documents.parts import ActorDocument
 from caseward.documents.pauses import PauseDocument, PauseList
-from caseward.errors import ActionNotAllowed, IdempotencyKeyReused, InputInvalid, PauseNotFound, Reason
+from caseward.errors import ActionNotAllowed, InputInvalid, PauseNotFound, Reason
 from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
 from caseward.situation import SYSTEM
 
 RATE = 20  # cases a second, where a resume says nothing else: what one small partner bears beside its daily work
 MAY_PAUSE = frozenset({OPERATOR, SENIOR_OPERATOR})
+_TWIN = union_all(kept_under(PauseChange.actor_id), kept_under(Operation.actor_id))
 
 
 async def request_pause(
@@ -45,7 +45,7 @@ async def request_pause(
     digest = digest_of("pause", key, reason, deadlines)
     now = await database_now(session)
     await ensure(session, [key], now)
-    if await _said_before(session, envelope, digest):
+    if await said_before(session, envelope, digest, _TWIN) is not None:
         return await get_pause(session, key=key)
     pause = await _locked(session, key)
     if pause.state == "paused" and pause.actor_id != SYSTEM.id:
@@ -85,7 +85,7 @@ async def request_resume(
         raise PauseNotFound
     role = _role(envelope)
     digest = digest_of("resume", key, reason, rate)
-    if await _said_before(session, envelope, digest):
+    if await said_before(session, envelope, digest, _TWIN) is not None:
         return await get_pause(session, key=key)
     pause = await _locked(session, key)
     if pause.state not in {"paused", "probing"}:
@@ -185,19 +185,3 @@ def _role(envelope: Envelope) -> str:
     if role is None:
         raise ActionNotAllowed([Reason("role_missing", "Pausing and resuming take the role operator.")])
     return role
-
-
-async def _said_before(session: AsyncSession, envelope: Envelope, digest: bytes) -> bool:
-    """The same command came before. Raises IdempotencyKeyReused where the key belongs to another."""
-    await lock_key(session, envelope)
-    for table in (PauseChange, Operation):
-        found = await session.scalar(
-            select(func.coalesce(table.content_digest, hashlib.sha256().digest())).where(
-                table.actor_id == envelope.actor.id, table.idempotency_key == envelope.idempotency_key
-            )
-        )
-        if found is not None and found != digest:
-            raise IdempotencyKeyReused("This Idempotency-Key belongs to a command with other content.")
-        if found is not None:
-            return True
-    return False

@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import bindparam, func, select
 
 from caseward.cases import queries
-from caseward.cases.commands import Accepted, Envelope, open_case, request_override, request_transition
+from caseward.cases.commands import Accepted, open_case, request_override, request_transition
 from caseward.cases.confirming import confirm_proposal
+from caseward.cases.envelope import Envelope
 from caseward.db.tables import Case as Row
 from caseward.db.tables import Effect
 from caseward.documents.case import ActionDocument, CaseDocument

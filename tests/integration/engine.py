@@ -22,13 +22,13 @@ from caseward.cases import deadlines, effects, operations, queries, taking_back
 from caseward.cases.callbacks import PartnerEvent, receive
 from caseward.cases.commands import (
     Accepted,
-    Envelope,
     open_case,
     request_claim,
     request_override,
     request_transition,
 )
 from caseward.cases.effects import OpenStep, Reservation
+from caseward.cases.envelope import Envelope
 from caseward.cases.locked import story_of
 from caseward.cases.outcomes import Settlement
 from caseward.cases.timeline import first_break

@@ -1,0 +1,80 @@
+"""The envelope of a command: what it carries besides its content, and how the same command is known when sent again.
+
+An Idempotency-Key is its actor's own and is kept with what the command made, beside a digest of the content.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Executable, Row, Select, bindparam, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from caseward.errors import IdempotencyKeyReused
+from caseward.situation import Actor
+
+# Made once, because making it takes longer than running it.
+_ADVISORY_LOCK = select(func.pg_advisory_xact_lock(bindparam("lock")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """What every command carries besides its content."""
+
+    actor: Actor
+    idempotency_key: str
+    traceparent: str
+    if_match: frozenset[int | str] | None = None
+    """Versions of which the case must have one: entity tags, or bare numbers for whom pauses don't matter."""
+    bulk: "OfBulk | None" = None
+    """The bulk run that it belongs to."""
+
+
+@dataclass(frozen=True)
+class OfBulk:
+    """A command that is one of many over a frozen list, agreed upon for what was blocked then."""
+
+    bulk_id: UUID
+    effect_key: str | None
+    """What was blocked; None for the story itself."""
+    fingerprint: str | None
+    """Why; None where nothing was, so that the case may be wherever the policy lets it."""
+
+
+def digest_of(*content: Any) -> bytes:
+    """What makes two commands the same."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).digest()
+
+
+def kept_under(sender: InstrumentedAttribute[Any], *told: InstrumentedAttribute[Any]) -> Select[*tuple[Any, ...]]:
+    """The statement that finds what the sender's table tells of the command that came under a key of theirs.
+
+    To be made once, as above. Where the key may stand in one of several tables, unite their statements.
+    """
+    table = sender.class_
+    return select(*told, table.content_digest).where(
+        sender == bindparam("actor_id"), table.idempotency_key == bindparam("key")
+    )
+
+
+async def said_before(session: AsyncSession, envelope: Envelope, digest: bytes, kept: Executable) -> Row[Any] | None:
+    """What is kept of the same command sent before; a concurrent twin waits here for the first one's commit.
+
+    Raises IdempotencyKeyReused where the key belongs to a command with other content.
+    """
+    await lock_text(session, f"{envelope.actor.id}\0{envelope.idempotency_key}")
+    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
+    found = (await session.execute(kept, sent)).all()
+    twin = next((row for row in found if row.content_digest == digest), None)
+    if twin is None and found:
+        raise IdempotencyKeyReused
+    return twin
+
+
+async def lock_text(session: AsyncSession, text: str) -> None:
+    """Have what the text names to ourselves until this transaction ends."""
+    lock = hashlib.sha256(text.encode()).digest()[:8]
+    await session.execute(_ADVISORY_LOCK, {"lock": int.from_bytes(lock, signed=True)})

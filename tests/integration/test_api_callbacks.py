@@ -49,11 +49,16 @@ async def check(call: Call) -> TaxIdCheck:
 
 
 class Desk:
-    """A case whose check of the tax id the registry acknowledged, and the registry's own pen."""
+    """A case whose tax id is to be checked, and the registry's own pen."""
 
     def __init__(self, office: Office, case: dict, call: StepCall) -> None:
         self.office, self.case, self.call = office, case, call
         self.http = httpx2.AsyncClient(base_url=office.url, trust_env=False, timeout=30)
+
+    async def begin(self) -> None:
+        """The step begins, and the registry acknowledges: it will call back."""
+        answer = await EffectRunner(self.office.database, CATALOGUE).run(VENDOR_ONBOARDING, check, self.call)
+        assert answer.state == "waiting"
 
     def event(self, **changes) -> dict:
         news = {
@@ -92,18 +97,24 @@ class Desk:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def desk(office: Office):
+async def submitted(office: Office):
+    """The case was submitted; the registry was not asked yet."""
     case = await office.draft()
     operation = (await office.requester.take(case, "submit")).json()
     call = StepCall(
         *("vendor_onboarding", case["case_id"], operation["operation_id"], 2, CHECK_TAX_ID.name),
         f"{operation['operation_id']}:{CHECK_TAX_ID.name}",
     )
-    answer = await EffectRunner(office.database, CATALOGUE).run(VENDOR_ONBOARDING, check, call)
-    assert answer.state == "waiting"
     desk = Desk(office, case, call)
     yield desk
     await desk.http.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def desk(submitted: Desk):
+    """The registry has acknowledged the check."""
+    await submitted.begin()
+    return submitted
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict:
@@ -400,6 +411,34 @@ class TestDismissing:
         assert answer.json()["duplicate"] is True
         assert (await self.parked(desk))[foreign["event_id"]]["effect_key"] == "staging:2"
         assert await desk.promised() == []
+
+    async def test_keeps_it_from_no_step_that_begins_here_later(self, submitted: Desk):
+        """As after a restore: we no longer know that the registry was asked, and ask it again under the same key."""
+        desk, event = submitted, submitted.event()
+        await desk.post(event)
+        command = (self.PATH, {"partner": "registry", "event_id": event["event_id"], "reason": "No step has this key"})
+        key = uuid4().hex
+        given_up = (await desk.office.operator.command(*command, key=key)).json()["dismissed"]
+        assert (await desk.post(event)).json()["duplicate"] is True, "still nothing here knows its key"
+
+        await desk.begin()
+        async with desk.office.database.transaction() as session:
+            assert await waiting_for(session, desk.call.effect_key) == [], "what was given up is not its answer"
+
+        assert (await desk.post(event)).json()["duplicate"] is False, "the registry sends it again: now it is news"
+        runner = EffectRunner(desk.office.database, CATALOGUE)
+        runner.learn(VENDOR_ONBOARDING, CHECK_TAX_ID.name, check)
+        [promise] = await desk.promised()
+        await runner.hear(promise.case_id, **promise.payload)
+        answer = await runner.run(VENDOR_ONBOARDING, check, desk.call)
+        assert (answer.state, answer.result) == ("settled", {"registered": True, "name_matches": True})
+
+        told = (await self.parked(desk, dismissed=True))[event["event_id"]]
+        assert (told["case_id"], told["parked"]) == (desk.case["case_id"], False)
+        assert told["used_at"] > given_up["at"]
+        assert told["dismissed"] == given_up, "who gave it up, when and why, stays with it"
+        assert (await desk.office.operator.command(*command, key=key)).json() == told, "the same command: done before"
+        assert (await desk.post(event)).json()["duplicate"] is True
 
     async def test_of_news_that_came_after_all_was_settled_is_taken(self, desk: Desk):
         event = desk.event()

@@ -22,7 +22,8 @@ from caseward.outbox import store
 from caseward.process import Catalogue
 from partners import Partners
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
-from tests.integration.engine import Desk, Handle, person
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import person
 
 REQUESTER = person("vendor_requester")
 EXAMPLE = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])

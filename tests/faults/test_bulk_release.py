@@ -22,7 +22,8 @@ from caseward.db.session import Database
 from caseward.db.tables import Case, Entry
 from dev.stack import Stack
 from tests.faults.many import Copier, Office
-from tests.integration.engine import OPERATOR, envelope
+from tests.integration.desk import envelope
+from tests.integration.parcels import OPERATOR
 from tests.integration.test_engine_bulk import most_in_a_second
 from worker import connect_partners
 

@@ -23,19 +23,8 @@ from caseward.errors import ActionNotAllowed, InputInvalid
 from caseward.outbox.store import TO_MAIL
 from caseward.process import Catalogue
 from tests.faults import invariants
-from tests.integration.engine import (
-    SENIOR,
-    Begun,
-    Desk,
-    Handle,
-    LostReply,
-    Receipt,
-    parcels,
-    rejected,
-    silent,
-    step,
-    transient,
-)
+from tests.integration.desk import Begun, Desk, Handle
+from tests.integration.parcels import SENIOR, LostReply, Receipt, parcels, rejected, silent, step, transient
 
 AT_ONCE = 8
 HESITATION = 0.02  # seconds, about what a step's two transactions take

@@ -25,7 +25,7 @@ from caseward.messages import StepCall
 from caseward.partner import Sending, offers
 from dev.sandbox.callbacks import master_secret, signed_headers
 from processes.vendor_onboarding import CHECK_TAX_ID, VENDOR_ONBOARDING, TaxIdCheck
-from tests.integration.engine import all_at_once
+from tests.integration.desk import all_at_once
 from tests.integration.office import CALLBACK_SECRET, CATALOGUE, PREVIOUS_SECRET, Office
 
 PATH = "/v1/partners/registry/callbacks"

@@ -8,7 +8,8 @@ import pytest
 from caseward.cases.admission import admit_override
 from caseward.messages import AdmitAnswer, AdmitCall
 from caseward.trace import continue_trace
-from tests.integration.engine import Desk, Handle, parcels, rejected, step
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import parcels, rejected, step
 
 ALLOWED = frozenset({"retry", "skip"})
 

@@ -22,16 +22,13 @@ from caseward.documents.bulk import BulkDocument, BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, IdempotencyKeyReused, InputInvalid
 from caseward.process import Catalogue, Confirmation
 from caseward.situation import Actor
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle, all_at_once, envelope
+from tests.integration.parcels import (
     AT_ONCE,
     CLERK,
     OPERATOR,
     SENIOR,
-    Desk,
-    Handle,
     acknowledged,
-    all_at_once,
-    envelope,
     parcels,
     person,
     rejected,

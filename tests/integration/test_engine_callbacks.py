@@ -13,20 +13,8 @@ from caseward.cases.effects import LeaseHeld
 from caseward.errors import ActionNotAllowed
 from caseward.messages import StepAnswer
 from caseward.process import IMPOSSIBLE, NONE_NEEDED
-from tests.integration.engine import (
-    CHIEF,
-    OPERATOR,
-    SENIOR,
-    Desk,
-    Handle,
-    acknowledged,
-    all_at_once,
-    parcels,
-    rejected,
-    silent,
-    step,
-    transient,
-)
+from tests.integration.desk import Desk, Handle, all_at_once
+from tests.integration.parcels import CHIEF, OPERATOR, SENIOR, acknowledged, parcels, rejected, silent, step, transient
 
 REPEATABLE, ASKABLE, STUBBORN = step("book"), step("book", partner="askable"), step("book", partner="stubborn")
 KINDS = pytest.mark.parametrize("kind", [REPEATABLE, ASKABLE, STUBBORN], ids=lambda kind: kind.partner)

@@ -9,7 +9,8 @@ from caseward.cases.queries import CaseFilter
 from caseward.errors import ActionNotAllowed, CaseNotFound, IdempotencyKeyReused, VersionStale
 from caseward.process import Confirmation
 from caseward.situation import Actor
-from tests.integration.engine import CHIEF, CLERK, OPERATOR, Desk, all_at_once, parcels, person
+from tests.integration.desk import Desk, all_at_once
+from tests.integration.parcels import CHIEF, CLERK, OPERATOR, parcels, person
 
 CLERKS = frozenset({"clerk", "chief"})
 PARCELS = parcels()

@@ -6,7 +6,8 @@ import pytest
 
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, IdempotencyKeyReused
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
-from tests.integration.engine import CHIEF, CLERK, SENIOR, Begun, Desk, Handle, all_at_once, parcels, person, step
+from tests.integration.desk import Begun, Desk, Handle, all_at_once
+from tests.integration.parcels import CHIEF, CLERK, SENIOR, parcels, person, step
 
 VENDOR = Vendor.model_validate(Vendor.model_config["json_schema_extra"]["examples"][0])
 REQUESTER = person("vendor_requester")

@@ -25,16 +25,13 @@ from caseward.errors import (
 from caseward.messages import AdmitCall
 from caseward.process import Confirmation, Process
 from caseward.situation import SYSTEM, Actor
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle, all_at_once, envelope
+from tests.integration.parcels import (
     AT_ONCE,
     CHIEF,
     CLERK,
     OPERATOR,
     SENIOR,
-    Desk,
-    Handle,
-    all_at_once,
-    envelope,
     parcels,
     person,
     rejected,

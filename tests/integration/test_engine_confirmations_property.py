@@ -27,7 +27,8 @@ from caseward.errors import CommandRefused
 from caseward.messages import AdmitCall
 from caseward.process import Circumstance, Confirmation, Retry
 from caseward.situation import Actor
-from tests.integration.engine import Desk, Handle, Parcel, all_at_once, envelope, parcels, person, step, transient
+from tests.integration.desk import Desk, Handle, all_at_once, envelope
+from tests.integration.parcels import Parcel, parcels, person, step, transient
 
 EXAMPLES = int(os.environ.get("CASEWARD_EXAMPLES", "25"))  # more of them when somebody has an hour
 

@@ -7,20 +7,16 @@ from typing import Any
 import pytest
 
 from caseward.errors import ActionNotAllowed
-from caseward.process import BLOCK, UNDO, Block, Deadline, Escalate, Process, Take
-from tests.integration.engine import (
+from caseward.process import BLOCK, IMPOSSIBLE, UNDO, Block, Deadline, Escalate, Process, Take
+from tests.integration.desk import Begun, Desk, Handle, all_at_once
+from tests.integration.parcels import (
     BOOK,
-    CANT_BE_UNDONE,
     CHIEF,
     CLERK,
     LABEL,
     OPERATOR,
     SENIOR,
-    Begun,
-    Desk,
-    Handle,
     acknowledged,
-    all_at_once,
     parcels,
     person,
     rejected,
@@ -133,7 +129,7 @@ class TestOfAPendingState:
         assert (row.overdue, row.deadline_at, row.condition) == (None, None, "undoing")
 
     async def test_what_has_begun_and_can_not_be_undone_blocks_instead(self, database):
-        final = step("send_letter", undo=CANT_BE_UNDONE)
+        final = step("send_letter", undo=IMPOSSIBLE)
         case = await waiting_for_weeks(database, UNDO, final, PATIENT_LABEL)
         await case.pass_deadline()
         document = await case.document()

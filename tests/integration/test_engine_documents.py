@@ -13,19 +13,8 @@ from caseward.documents.attached import AttachedDocument
 from caseward.errors import ActionNotAllowed
 from caseward.messages import StepAnswer, StepCall
 from caseward.process import NONE_NEEDED, Confirmation, DocumentKind, Documents, Finding, Process, Step, Verdict
-from tests.integration.engine import (
-    BOOK,
-    CHIEF,
-    CLERK,
-    SENIOR,
-    Desk,
-    Handle,
-    Parcel,
-    Receipt,
-    envelope,
-    parcels,
-    person,
-)
+from tests.integration.desk import Desk, Handle, envelope
+from tests.integration.parcels import BOOK, CHIEF, CLERK, SENIOR, Parcel, Receipt, parcels, person
 
 LOOK = Step("look", "Look at it", partner="repeatable", result=Verdict, undo=NONE_NEEDED, each=True)
 KINDS = (DocumentKind("customs", "Customs form", roles=frozenset({"clerk"}), states=frozenset({"draft"}), most=3),)

@@ -9,17 +9,15 @@ import pytest
 from caseward.cases import effects
 from caseward.cases.effects import LeaseHeld
 from caseward.errors import InputInvalid, PartnerFailed
-from caseward.process import Retry
-from tests.integration.engine import (
+from caseward.process import NONE_NEEDED, Retry
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import (
     AT_ONCE,
     CHIEF,
-    NO_UNDO_NEEDED,
     OPERATOR,
     SECONDS,
     SENIOR,
     SETTLING,
-    Desk,
-    Handle,
     LostReply,
     acknowledged,
     parcels,
@@ -359,7 +357,7 @@ class TestFailed:
         assert (await case.finish()).state == "finished"
         assert (await case.row()).state == "shipped"
 
-    @pytest.mark.parametrize("undo", [NO_UNDO_NEEDED, None])
+    @pytest.mark.parametrize("undo", [NONE_NEEDED, None])
     async def test_nobody_need_know_what_a_mail_that_the_story_does_without_came_to(self, database, undo):
         letter = step("decorate", partner="stubborn", exhausted="proceed", undo=undo)
         case = await shipping(database, step("book"), letter)
@@ -367,12 +365,12 @@ class TestFailed:
         case.desk.partner.next(LostReply())
         answer, effect = await case.run("decorate"), await case.effect("decorate")
         # What somebody may have to take back is another matter: that its owner has to find out.
-        expected = ("settled", "given_up") if undo is NO_UNDO_NEEDED else ("blocked", None)
+        expected = ("settled", "given_up") if undo is NONE_NEEDED else ("blocked", None)
         assert (answer.state, effect.decision, effect.outcome) == (*expected, "unknown")
         assert len(case.desk.partner.sent) == 2, "nothing is sent again blindly"
 
     async def test_nor_what_one_came_to_whose_worker_died(self, database):
-        letter = step("decorate", partner="stubborn", exhausted="proceed", undo=NO_UNDO_NEEDED)
+        letter = step("decorate", partner="stubborn", exhausted="proceed", undo=NONE_NEEDED)
         case = await shipping(database, step("book"), letter)
         await case.run("book")
         await case.begin("decorate")  # and its worker is killed

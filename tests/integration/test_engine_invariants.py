@@ -11,7 +11,8 @@ from temporalio.client import WorkflowExecutionStatus
 
 from caseward.outbox.store import TO_MAIL
 from tests.faults import invariants
-from tests.integration.engine import SENIOR, Desk, Handle, acknowledged, parcels, rejected, step, transient
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import SENIOR, acknowledged, parcels, rejected, step, transient
 
 PROCESS = parcels(step("book"), step("label", partner="askable"), name="judged")
 

@@ -20,13 +20,12 @@ from caseward.cases.locked import story_of
 from caseward.db.tables import Effect
 from caseward.errors import ActionNotAllowed, InputInvalid
 from caseward.process import IMPOSSIBLE, NONE_NEEDED
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import (
     AT_ONCE,
     CHIEF,
     CLERK,
     SENIOR,
-    Desk,
-    Handle,
     LostReply,
     Partner,
     parcels,

@@ -8,7 +8,8 @@ from caseward.cases import effects
 from caseward.cases.effects import OpenStep
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.situation import SYSTEM
-from tests.integration.engine import OFFERS, Desk, parcels
+from tests.integration.desk import Desk
+from tests.integration.parcels import OFFERS, parcels
 
 WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 

@@ -19,7 +19,8 @@ from caseward.process import Block, Escalate, Retry
 from dev.sandbox.process import SandboxProcess
 from partners import SmtpServer
 from partners.mail import Mail
-from tests.integration.engine import OPERATOR, Desk, parcels, rejected, step, transient
+from tests.integration.desk import Desk
+from tests.integration.parcels import OPERATOR, parcels, rejected, step, transient
 from tests.integration.test_engine_deadlines import waiting_for_weeks
 
 ADDRESSES = {"*": "{name}@caseward.test", "desk": "desk@example.org"}

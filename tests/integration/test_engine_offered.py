@@ -40,18 +40,8 @@ from caseward.policy import decide_all, decide_confirming, decide_declining, sta
 from caseward.process import IMPOSSIBLE, NONE_NEEDED, Circumstance, Confirmation, Process, Step, Transition
 from caseward.situation import Actor, Condition, Situation, condition
 from processes.vendor_onboarding import VENDOR_ONBOARDING, Vendor
-from tests.integration.engine import (
-    AT_ONCE,
-    OUTCOMES,
-    SENIOR,
-    Begun,
-    Desk,
-    Handle,
-    envelope,
-    parcels,
-    person,
-    step,
-)
+from tests.integration.desk import OUTCOMES, Begun, Desk, Handle, envelope
+from tests.integration.parcels import AT_ONCE, SENIOR, parcels, person, step
 
 EXAMPLES = int(os.environ.get("CASEWARD_EXAMPLES", "25"))  # more of them when somebody has an hour
 

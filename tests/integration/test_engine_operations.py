@@ -9,16 +9,14 @@ from sqlalchemy.exc import DBAPIError
 
 from caseward.errors import ActionNotAllowed, BusinessKeyTaken, CaseNotFound, IdempotencyKeyReused, VersionStale
 from caseward.process import IMPOSSIBLE, NONE_NEEDED, State, Transition
-from tests.integration.engine import (
+from tests.integration.desk import Desk, all_at_once, dump
+from tests.integration.parcels import (
     CHIEF,
     CLERK,
     OPERATOR,
     SENIOR,
-    Desk,
     LostReply,
     acknowledged,
-    all_at_once,
-    dump,
     parcels,
     person,
     rejected,

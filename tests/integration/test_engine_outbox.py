@@ -20,7 +20,8 @@ from caseward.outbox import store
 from caseward.outbox.dispatcher import AWAY, MAX_TRIES, DestinationAway, Dispatcher, NeverAgain
 from caseward.outbox.store import TO_TEMPORAL, Claimed
 from caseward.outbox.to_temporal import together
-from tests.integration.engine import OPERATOR, Desk, parcels, step
+from tests.integration.desk import Desk
+from tests.integration.parcels import OPERATOR, parcels, step
 
 
 class Destination:

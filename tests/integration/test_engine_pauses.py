@@ -17,7 +17,8 @@ from caseward.db.tables import Pause, PauseChange
 from caseward.documents.pauses import PauseDocument
 from caseward.errors import ActionNotAllowed, IdempotencyKeyReused
 from caseward.messages import StepAnswer
-from tests.integration.engine import (
+from tests.integration.desk import Begun, Desk, Handle, all_at_once, envelope
+from tests.integration.parcels import (
     AT_ONCE,
     BOOK,
     CHIEF,
@@ -25,12 +26,7 @@ from tests.integration.engine import (
     LABEL,
     OPERATOR,
     SENIOR,
-    Begun,
-    Desk,
-    Handle,
     LostReply,
-    all_at_once,
-    envelope,
     parcels,
     person,
     rejected,

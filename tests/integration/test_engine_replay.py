@@ -11,18 +11,15 @@ from caseward.cases.confirming import confirm_proposal
 from caseward.documents.replay import ReplayPlan
 from caseward.errors import ActionNotAllowed, CommandRefused, InputInvalid
 from caseward.process import IMPOSSIBLE, NONE_NEEDED, Confirmation, State, Transition
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle, all_at_once, envelope
+from tests.integration.parcels import (
     AT_ONCE,
     CHIEF,
     CLERK,
     OPERATOR,
     SENIOR,
     Correction,
-    Desk,
-    Handle,
     LostReply,
-    all_at_once,
-    envelope,
     parcels,
     person,
     rejected,

@@ -10,26 +10,14 @@ from caseward.cases.taking_back import take_back
 from caseward.db.tables import Case
 from caseward.errors import ActionNotAllowed
 from caseward.messages import TakeBackCall
-from caseward.process import UNDO, Deadline, Process, State, Transition
-from tests.integration.engine import (
-    AT_ONCE,
-    CANT_BE_UNDONE,
-    OPERATOR,
-    SENIOR,
-    Correction,
-    Desk,
-    Handle,
-    all_at_once,
-    parcels,
-    rejected,
-    silent,
-    step,
-)
+from caseward.process import IMPOSSIBLE, UNDO, Deadline, Process, State, Transition
+from tests.integration.desk import Desk, Handle, all_at_once
+from tests.integration.parcels import AT_ONCE, OPERATOR, SENIOR, Correction, parcels, rejected, silent, step
 from tests.integration.test_engine_replay import plan, replay
 
 BOOK = step("book", owner="logistics")
 LABEL = step("label", partner="stubborn", owner="warehouse")
-REFUND = step("refund", owner="treasury", undo=CANT_BE_UNDONE)
+REFUND = step("refund", owner="treasury", undo=IMPOSSIBLE)
 SOON = timedelta(hours=1)
 
 

@@ -8,15 +8,14 @@ import pytest
 from caseward.cases import effects
 from caseward.messages import StepAnswer, StepCall
 from caseward.process import NONE_NEEDED, Process
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import (
     BOOK,
     CLERK,
     LABEL,
     OPERATOR,
     PAY,
     SENIOR,
-    Desk,
-    Handle,
     acknowledged,
     parcels,
     rejected,

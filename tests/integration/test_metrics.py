@@ -19,21 +19,20 @@ from caseward.db.tables import Case
 from caseward.outbox import store
 from caseward.outbox.dispatcher import MAX_TRIES, Dispatcher
 from caseward.outbox.store import TO_TEMPORAL
-from tests.integration.engine import (
+from tests.integration.desk import Desk, Handle
+from tests.integration.office import Office
+from tests.integration.parcels import (
     BOOK,
     CHIEF,
     OPERATOR,
     PAY,
     SENIOR,
-    Desk,
-    Handle,
     acknowledged,
     parcels,
     rejected,
     silent,
     transient,
 )
-from tests.integration.office import Office
 
 SLACK = 600  # seconds that a slow machine may take to play a case; every age played is an hour
 numbers = iter(range(1000))

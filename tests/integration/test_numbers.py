@@ -12,21 +12,9 @@ from caseward.cases.numbers import get_numbers
 from caseward.db.session import Database
 from caseward.documents.numbers import Numbers, OperationNumbers, ProcessNumbers
 from caseward.process import Catalogue
-from tests.integration.engine import (
-    BOOK,
-    LABEL,
-    OPERATOR,
-    PAY,
-    SENIOR,
-    Desk,
-    Handle,
-    parcels,
-    rejected,
-    silent,
-    step,
-    transient,
-)
+from tests.integration.desk import Desk, Handle
 from tests.integration.office import Office
+from tests.integration.parcels import BOOK, LABEL, OPERATOR, PAY, SENIOR, parcels, rejected, silent, step, transient
 
 SLACK = 600  # seconds that a slow machine may take to play a case; every age played is hours
 names = (f"numbered_{number}" for number in range(1000))

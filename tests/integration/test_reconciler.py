@@ -22,7 +22,8 @@ from caseward.errors import ActionNotAllowed
 from caseward.messages import PERFORM, SEARCH_ATTRIBUTES, News, Order, Perform
 from caseward.reconciler.temporal import Temporal
 from dev.stack import Stack
-from tests.integration.engine import CLERK, OPERATOR, Handle, rejected, transient
+from tests.integration.desk import Handle
+from tests.integration.parcels import CLERK, OPERATOR, rejected, transient
 from tests.integration.yard import PATIENCE, Grounds, Yard
 
 LONG_AGO = timedelta(days=3)

@@ -27,7 +27,8 @@ from caseward.outbox.to_temporal import ToTemporal
 from caseward.process import Process, Retry
 from caseward.reconciler import Pace, Reconciler
 from caseward.workflow.case import CaseWorkflow, stories_of
-from tests.integration.engine import Desk, Handle, Parcel, Partner, Receipt, parcels, step
+from tests.integration.desk import Desk, Handle
+from tests.integration.parcels import Parcel, Partner, Receipt, parcels, step
 
 PATIENCE = timedelta(milliseconds=300)
 WITHIN = 120  # seconds until a test gives up

@@ -24,7 +24,8 @@ router = APIRouter(prefix="/v1/bulk", tags=["Bulk"])
 MAX_CASES = 5000  # named one by one; a group may be larger
 _CASES = (
     "Of the group only these; without a group these cases. An id of no case, or of none of the group's process, is "
-    "refused; a case that has left the group meanwhile is left out, and counted in the run's `chosen`."
+    "refused; a case that has left the group meanwhile is left out, and counted in the run's `chosen`; where all have, "
+    "nothing is ordered (`nothing_blocked`)."
 )
 _EXAMPLE: dict[str, Any] = {
     "override": "retry",

@@ -236,8 +236,8 @@ def port_is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports where nobody listens, at random, and none that another process got here and has yet to listen at."""
-    folder = Path(tempfile.gettempdir()) / "caseward-ports"
+    """Ports where nobody listens, at random, and none that another process of ours was given and does not use yet."""
+    folder = Path(tempfile.gettempdir()) / f"caseward-ports-{os.getuid()}"
     folder.mkdir(exist_ok=True)
     found: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):

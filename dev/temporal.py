@@ -22,7 +22,6 @@ def temporal_service(settings: Settings) -> Service:
         # Through its UI: answers once the namespace exists and can be used.
         ready=http_probe(settings.temporal_ui_port, f"/api/v1/namespaces/{settings.temporal_namespace}"),
         grace=timedelta(seconds=5),
-        ready_within=timedelta(minutes=5),
     )
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from contextlib import suppress
 from datetime import timedelta
@@ -13,9 +14,11 @@ from caseward.objects import ObjectMissing, Objects
 from caseward.partner import Sending, offers
 from partners.house import HouseAnswer, HouseGateway
 
-DEADLINE = timedelta(seconds=7)
-CHECK_FOR = timedelta(seconds=5)  # of real time, in which a busy machine may leave no time for it
-WAIT_FOR = timedelta(seconds=1)  # for a free slot; the deadline has room for both
+DEADLINE = timedelta(seconds=27)
+CHECK_FOR = timedelta(seconds=15)  # of real time: also where both programs share one core, their computing ends first
+WAIT_FOR = timedelta(seconds=10)  # for a free slot; the deadline has room for both
+# By others: whoever stops the worker and all that it began, or a machine that is out of memory.
+ENDED = frozenset({-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGKILL})
 AT_ONCE = 2  # programs side by side in one worker; each may have its whole memory
 PROGRAM = Path(__file__).with_name("pdf_check.py")
 WORDS = {
@@ -74,7 +77,10 @@ class Checker(HouseGateway):
 
 
 async def _look(content: bytes) -> tuple[str | None, int | None]:
-    """Run the program. It may die of what it reads; that it got no time to look says nothing about the document."""
+    """Run the program. It may die of what it reads; that it got no time, or was ended, says nothing about the document.
+
+    Raises PartnerFailed for those two.
+    """
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", str(PROGRAM)),
         stdin=asyncio.subprocess.PIPE,
@@ -92,6 +98,8 @@ async def _look(content: bytes) -> tuple[str | None, int | None]:
             with suppress(ProcessLookupError):
                 program.kill()
             await program.wait()
+    if program.returncode in ENDED:
+        raise PartnerFailed("transient", "ended", "Who looked at it was ended.")
     try:
         found = json.loads(said)
         finding, pages = found["finding"], found["pages"]

@@ -28,6 +28,7 @@ from caseward.cases.blocked import BlockedCase, blocked_cases, blocked_in
 from caseward.cases.bulk import (
     DEFAULT_RATE,
     NEVER,
+    NONE_OF_THE_CHOSEN,
     NOT_IN_BULK,
     NOTHING_BLOCKED,
     PER_ITEM,
@@ -171,7 +172,7 @@ async def _ordering(
         group = await find_group(session, wiring.catalogue, chosen.as_group(), actor=actor, only=only)
         first = await blocked_cases(session, group, until=chosen.until, only=only, limit=CASES + 1)
         if not first:
-            raise ActionNotAllowed([NOTHING_BLOCKED])
+            raise ActionNotAllowed([NONE_OF_THE_CHOSEN if only else NOTHING_BLOCKED])
         case = await get_case(session, wiring.catalogue, case_id=first[0].case_id, actor=actor)
         left_out = gone(only, await blocked_in(session, group, until=chosen.until, only=only)) if only else 0
         cases = first

@@ -6,23 +6,23 @@ What follows is the chore's work (`bulk_drive.py`): first a few, then the rest, 
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from pydantic import ValidationError
-from sqlalchemy import insert, select, union_all, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.blocked import Frozen, blocked_groups, blocked_in, blocked_of
 from caseward.cases.commands import field_errors
-from caseward.cases.envelope import Envelope, kept_under, said_before
+from caseward.cases.envelope import Envelope, said_before
 from caseward.cases.locked import lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.db.session import database_now
-from caseward.db.tables import BulkItem, BulkRun, Case, Operation
+from caseward.db.tables import BulkItem, BulkRun, Case
 from caseward.documents.bulk import BulkGroup
 from caseward.errors import ActionNotAllowed, BulkNotFound, InputInvalid, Reason
 from caseward.overrides import OVERRIDES
@@ -38,7 +38,7 @@ MAX_IN_WORDS = 5  # of those, in its sentence
 # Reasons for which the actor could never be allowed, wherever the cases stand.
 NEVER = frozenset({"role_missing", "skip_forbidden"})
 NOTHING_BLOCKED = Reason("nothing_blocked", "No case is blocked like that now.")
-_TWIN = union_all(kept_under(BulkRun.actor_id, BulkRun.id), kept_under(Operation.actor_id, Operation.id))
+NONE_OF_THE_CHOSEN = replace(NOTHING_BLOCKED, message="None of the chosen cases is blocked like that now.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ async def order_bulk(session: AsyncSession, catalogue: Catalogue, *, order: Bulk
     """
     data = _content(order)
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).digest()
-    twin = await said_before(session, envelope, digest, _TWIN)
+    twin = await said_before(session, envelope, digest)
     if twin is not None:
         return twin.id
     _check_role(envelope.actor)
@@ -184,7 +184,7 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
     if not OVERRIDES[order.override].per_step:  # once for each case, whatever blocks there
         frozen = list({each.case_id: each for each in reversed(frozen)}.values())[::-1]
     if not frozen:
-        raise ActionNotAllowed([NOTHING_BLOCKED])
+        raise ActionNotAllowed([NONE_OF_THE_CHOSEN if order.case_ids else NOTHING_BLOCKED])
     return frozen
 
 
@@ -224,7 +224,7 @@ async def find_group(
     for group in found.groups:
         if (group.step, group.partner, group.fingerprint) == named:
             return group
-    raise ActionNotAllowed([NOTHING_BLOCKED])
+    raise ActionNotAllowed([NONE_OF_THE_CHOSEN if only else NOTHING_BLOCKED])
 
 
 async def _check_could_be_allowed(

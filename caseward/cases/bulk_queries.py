@@ -130,9 +130,9 @@ def _chosen(run: BulkRun) -> BulkChosen | None:
     if run.wanted is None or "chosen" not in run.wanted:
         return None
     cases, gone = run.wanted["chosen"]["cases"], run.wanted["chosen"]["gone"]
-    sentence = f"Only {cases} chosen {'case' if cases == 1 else 'cases'} of the group, not the whole of it."
+    sentence = f"Only {cases} chosen {'case' if cases == 1 else 'cases'} of the group."
     if gone:
-        sentence += f" {gone} of them {'was' if gone == 1 else 'were'} no longer in the group and left out."
+        sentence += f" {gone} of them {'was' if gone == 1 else 'were'} no longer blocked as seen then, and left out."
     return BulkChosen(cases=cases, gone=gone, sentence=sentence)
 
 

@@ -6,12 +6,12 @@ from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_jsonable_python
-from sqlalchemy import select, union_all
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases import outcomes, pauses
-from caseward.cases.envelope import Envelope, OfBulk, digest_of, kept_under, lock_text, said_before
+from caseward.cases.envelope import Envelope, OfBulk, digest_of, lock_text, said_before
 from caseward.cases.locked import LockedCase, effect_view, lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.cases.operations import (
@@ -25,7 +25,7 @@ from caseward.cases.proposals import end_proposals
 from caseward.cases.proposing import propose
 from caseward.cases.replay import accept_replay, planned_as_shown
 from caseward.claims import ClaimInput
-from caseward.db.tables import Case, Effect, Operation, ProposalAnswer, Subject
+from caseward.db.tables import Case, Effect, Operation, Subject
 from caseward.errors import (
     ActionNotAllowed,
     BusinessKeyTaken,
@@ -468,15 +468,9 @@ def _still_as_frozen(work: LockedCase, frozen: OfBulk) -> bool:
     return effect is not None and effect_view(effect).fingerprint == frozen.fingerprint
 
 
-_TWIN = union_all(
-    kept_under(Operation.actor_id, Operation.id, Operation.case_id),
-    kept_under(ProposalAnswer.actor_id, ProposalAnswer.operation_id, ProposalAnswer.case_id),
-)
-
-
 async def find_twin(session: AsyncSession, envelope: Envelope, digest: bytes) -> Accepted | None:
     """The operation of the same command sent before. Raises IdempotencyKeyReused."""
-    twin = await said_before(session, envelope, digest, _TWIN)
+    twin = await said_before(session, envelope, digest)
     return Accepted(twin.id, twin.case_id, repeated=True) if twin is not None else None
 
 

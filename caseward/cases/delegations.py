@@ -11,7 +11,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
+from caseward.cases.envelope import Envelope, digest_of, said_before
 from caseward.db.session import database_now
 from caseward.db.tables import Delegation
 from caseward.documents.people import DelegationDocument, DelegationList
@@ -21,7 +21,6 @@ from caseward.situation import Actor
 
 LONGEST = timedelta(days=366)  # beyond that it is no absence any more
 SEE_ALL = frozenset({OPERATOR, SENIOR_OPERATOR, AUDITOR})
-_TWIN = kept_under(Delegation.from_actor, Delegation.id)
 
 
 async def standing_in(session: AsyncSession, actor: Actor) -> Actor:
@@ -54,7 +53,7 @@ async def delegate(
     """Let somebody stand in for the actor. Raises ActionNotAllowed, InputInvalid, IdempotencyKeyReused."""
     actor, begins = envelope.actor, from_at.isoformat() if from_at else None
     digest = digest_of("delegate", to, sorted(roles), begins, until.isoformat(), reason)
-    twin = await said_before(session, envelope, digest, _TWIN)
+    twin = await said_before(session, envelope, digest)
     if twin is not None:
         return _document(await session.get_one(Delegation, twin.id))
     foreign = sorted(roles - actor.own)

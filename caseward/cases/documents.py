@@ -7,17 +7,17 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from sqlalchemy import select, union_all
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from caseward.cases.attached import counting, document_view, fingerprint_of, state_of
 from caseward.cases.commands import check_version
-from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
+from caseward.cases.envelope import Envelope, digest_of, kept_under_its_key, said_before
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.cases.looking_back import whole_situation
 from caseward.cases.queries import read_case, snapshot, visible_case
-from caseward.db.tables import Case, Effect, Operation, StoredDocument
+from caseward.db.tables import Case, Effect, StoredDocument
 from caseward.documents.attached import AttachedDocument, AttachedList, KindDocument, MadeDocument
 from caseward.documents.parts import ActorDocument, ReasonDocument
 from caseward.errors import (
@@ -31,10 +31,6 @@ from caseward.errors import (
 from caseward.policy import decide_document
 from caseward.process import Catalogue, DocumentKind, Process
 from caseward.situation import Actor, DocumentView
-
-_ADDED = kept_under(StoredDocument.actor_id, StoredDocument.id)
-_ACCEPTED = kept_under(Operation.actor_id, Operation.id)
-_TWIN = union_all(_ADDED, _ACCEPTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +76,7 @@ async def add_document(
     Raises CaseNotFound, VersionStale, ActionNotAllowed, DocumentNotFound, InputInvalid, IdempotencyKeyReused.
     """
     digest = digest_of("document", str(case_id), kind, content.name, content.sha256, str(replaces))
-    twin = await said_before(session, envelope, digest, _TWIN)
+    twin = await said_before(session, envelope, digest)
     if twin is not None:
         return twin.id
     work = await lock_case(session, catalogue, case_id)
@@ -152,14 +148,12 @@ def _kind(process: Process, name: str) -> DocumentKind:
 async def _came_before(session: AsyncSession, envelope: Envelope) -> bool:
     """Something was added under this key; whether it is the same, only its content tells.
 
-    Raises IdempotencyKeyReused where the key belongs to an operation.
+    Raises IdempotencyKeyReused where the key belongs to another kind of command.
     """
-    sent = {"actor_id": envelope.actor.id, "key": envelope.idempotency_key}
-    if await session.scalar(_ADDED, sent) is not None:
-        return True
-    if await session.scalar(_ACCEPTED, sent) is not None:
+    found = await kept_under_its_key(session, envelope)
+    if any(row.table != StoredDocument.__tablename__ for row in found):
         raise IdempotencyKeyReused
-    return False
+    return bool(found)
 
 
 async def list_documents(session: AsyncSession, catalogue: Catalogue, *, case_id: UUID, actor: Actor) -> AttachedList:

@@ -5,11 +5,11 @@ A message has its case, whose timeline tells all. A callback has none, so the ro
 
 from uuid import UUID
 
-from sqlalchemy import and_, select, text, union_all
+from sqlalchemy import and_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases.callbacks import callback_document
-from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
+from caseward.cases.envelope import Envelope, digest_of, said_before
 from caseward.cases.locked import LockedCase, lock_case
 from caseward.db.session import Database, database_now
 from caseward.db.tables import Callback, Effect, Message, Operation
@@ -27,7 +27,6 @@ from caseward.process import OPERATOR, SENIOR_OPERATOR, Catalogue
 from caseward.situation import FINISHED, Actor
 
 MAY_DISMISS = frozenset({OPERATOR, SENIOR_OPERATOR})
-_TWIN = union_all(kept_under(Callback.dismissed_by), kept_under(Operation.actor_id))
 
 
 async def note_parked(database: Database, catalogue: Catalogue, *, case_id: UUID, destination: str, error: str) -> None:
@@ -103,7 +102,7 @@ async def dismiss_callback(
     if role is None:
         raise ActionNotAllowed([Reason("role_missing", "Dismissing a callback takes the role operator.")])
     digest = digest_of("dismiss_callback", partner, event_id, reason)
-    if await said_before(session, envelope, digest, _TWIN) is not None:
+    if await said_before(session, envelope, digest) is not None:
         return callback_document(await session.get_one(Callback, (partner, event_id)))
     callback = await _parked_callback(session, partner, event_id, locked=True)
     if callback.dismissed_at is not None:

@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, union_all
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from caseward.cases import breaker
-from caseward.cases.envelope import Envelope, digest_of, kept_under, said_before
+from caseward.cases.envelope import Envelope, digest_of, said_before
 from caseward.cases.pauses import ensure, keys_of, partner_key, process_key
 from caseward.db.session import database_now
-from caseward.db.tables import Case, Effect, Operation, Pause, PauseChange
+from caseward.db.tables import Case, Effect, Pause
 from caseward.documents.parts import ActorDocument
 from caseward.documents.pauses import PauseDocument, PauseList
 from caseward.errors import ActionNotAllowed, InputInvalid, PauseNotFound, Reason
@@ -19,7 +19,6 @@ from caseward.situation import SYSTEM
 
 RATE = 20  # cases a second, where a resume says nothing else: what one small partner bears beside its daily work
 MAY_PAUSE = frozenset({OPERATOR, SENIOR_OPERATOR})
-_TWIN = union_all(kept_under(PauseChange.actor_id), kept_under(Operation.actor_id))
 
 
 async def request_pause(
@@ -45,7 +44,7 @@ async def request_pause(
     digest = digest_of("pause", key, reason, deadlines)
     now = await database_now(session)
     await ensure(session, [key], now)
-    if await said_before(session, envelope, digest, _TWIN) is not None:
+    if await said_before(session, envelope, digest) is not None:
         return await get_pause(session, key=key)
     pause = await _locked(session, key)
     if pause.state == "paused" and pause.actor_id != SYSTEM.id:
@@ -85,7 +84,7 @@ async def request_resume(
         raise PauseNotFound
     role = _role(envelope)
     digest = digest_of("resume", key, reason, rate)
-    if await said_before(session, envelope, digest, _TWIN) is not None:
+    if await said_before(session, envelope, digest) is not None:
         return await get_pause(session, key=key)
     pause = await _locked(session, key)
     if pause.state not in {"paused", "probing"}:

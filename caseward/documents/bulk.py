@@ -52,7 +52,7 @@ class BulkChosen(Document):
     cases: int
     """How many were chosen."""
     gone: int
-    """How many of them were in the group no more when it was ordered: they are left out."""
+    """How many of those were no longer blocked like the others, or only since then: they are left out."""
     sentence: str
 
 

@@ -450,9 +450,6 @@ class Case:
     async def settle(self) -> None:
         """What comes before the fault must go well. Raises Broken."""
         document = await self.rest()
-        if document.condition == "blocked" and document.condition_info.cause == "unknown":
-            await self.decide(document)  # a call took too long, on a machine that is busy
-            document = await self.rest()
         if document.condition == "blocked":
             raise Broken(f"without any fault: {document.condition_info.sentence}")
         await self.learn()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from caseward.cases.breaker import PROBES
 from cli.client import Refused
 from tests.faults.company import PATIENCE, Company
 
@@ -58,12 +59,15 @@ async def test_a_partner_that_is_away_trips_its_breaker_and_nobody_has_to_do_any
     assert (tripped["scope"], tripped["by"]["id"]) == ("partner", "system")
     assert tripped["probe_at"] is not None
     approvals += await together([company.approve(case) for case in cases[UNDER_WAY:]])
+    tried = 0
     for case in cases[UNDER_WAY:]:  # the others may have been heard: they go on asking, which a pause lets pass
         held = await company.operator.until(case["case_id"], is_paused, within=PATIENCE)
         info = held["condition_info"]
         assert (info["by"], info["step"], held["state"]) == ("system", "open_payee", "activating"), info
         assert info["reason"].startswith("The partner bank does not answer"), info
         assert info["recovery_owner"] == "operator", info
+        tried += info["attempts"] > 0
+    assert tried <= PROBES, "only as many as find out whether it is back"
     assert await company.ledger(partner="bank") == before
 
     await company.clear_faults()

@@ -16,8 +16,10 @@ from tests.faults.scenarios import MOMENTS
 class TestATakeoverOfAnUndo:
     @pytest.mark.parametrize("worker", ["is killed", "is frozen"])
     async def test_while_its_compensation_acts_comes_to_its_end(self, company: Company, worker: str, report):
+        cases = []
         for _ in range(MOMENTS):
             case = await taken_over_while_it_undoes(company)
+            cases.append(case)
             if await cancel_was_asked(company, case):
                 break
         else:
@@ -34,7 +36,7 @@ class TestATakeoverOfAnUndo:
             case["case_id"], lambda now: now["state"] == "cancelled" and now["operation"] is None, within=PATIENCE
         )
         assert closed["condition"] == "done"
-        await report.of_kill("worker", f"undo taken over, {worker}", company, [case])
+        await report.of_kill("worker", f"undo taken over, {worker}", company, cases)
 
 
 class TestATakeoverOfAStepThatNeedsNoUndo:

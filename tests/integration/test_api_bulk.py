@@ -97,8 +97,7 @@ async def test_an_order_over_chosen_cases_of_a_group_says_how_many_were_chosen_a
     assert run["chosen"] == {
         "cases": 2,
         "gone": 1,
-        "sentence": "Only 2 chosen cases of the group, not the whole of it. "
-        "1 of them was no longer in the group and left out.",
+        "sentence": "Only 2 chosen cases of the group. 1 of them was no longer blocked as seen then, and left out.",
     }
     assert (await office.operator.get(f"/v1/bulk/{run['bulk_id']}")).json()["chosen"] == run["chosen"]
     listed = (await office.operator.get(run["items"])).json()["items"]

@@ -40,7 +40,7 @@ JOBS = {name for name, service in SERVICES.items() if service["restart"] == "no"
 # `$$`, `${NAME}`, `${NAME:-default}`, `${NAME:?what to do}`: the forms that we use of Compose's.
 REFERENCE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>\w+)(?::(?P<how>[-?])(?P<rest>[^}]*))?\})")
 VARIABLES = {
-    "POSTGRES_PASSWORD": "".join(random.choices("abcdefghijklmnop", k=32)),
+    "POSTGRES_PASSWORD": "".join(random.choices("abcdefghijklmnop012345679", k=32)),
     "CASEWARD_JWKS_FILE": "/etc/caseward/jwks.json",
     "CASEWARD_CALLBACK_SECRET": "only-of-these-tests",
     "CASEWARD_TOKEN_ISSUER": "https://login.example",

@@ -76,7 +76,7 @@ class TestGroups:
             "Open the payee at the bank Vendor onboarding · partner partner 3 The partner partner refused closed Closed"
             in listed
         )
-        assert "treasury" in listed
+        assert "Treasury" in listed
         shown = await browser.get(await group_at(browser))
         assert "3 cases are blocked alike" in shown.text
         found = re.findall(r'href="/console/cases/([0-9a-f-]{36})"', shown.text)
@@ -198,7 +198,7 @@ class TestAnOrder:
         async with office.database.transaction() as session:  # one of them moves on before it is ordered
             mend = "UPDATE effects SET state = 'settled' WHERE state = 'blocked' AND case_id = :id"
             await session.execute(text(mend), {"id": cases[1]["case_id"]})
-        assert "1 more that was chosen is no longer in the group." in said(await browser.get(asked))
+        assert "1 more that was chosen is no longer blocked as you saw it." in said(await browser.get(asked))
         sent = await browser.post(unescape(action), {**form, **REASON})
         assert sent.status_code == 303, sent.text
         href = sent.headers["location"]

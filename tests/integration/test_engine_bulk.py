@@ -281,7 +281,7 @@ class TestOrder:
         run = await recovery.run(await recovery.order(group=group, case_ids=tuple(chosen)))
         assert run.chosen is not None
         assert (run.chosen.cases, run.chosen.gone, run.total) == (2, 0, 2)
-        assert run.chosen.sentence == "Only 2 chosen cases of the group, not the whole of it."
+        assert run.chosen.sentence == "Only 2 chosen cases of the group."
         assert [item.case_id for item in await recovery.items(run.bulk_id)] == chosen
         whole = await recovery.run(await recovery.order(group=group))
         named = await recovery.run(await recovery.order(case_ids=tuple(chosen)))
@@ -298,7 +298,7 @@ class TestOrder:
         chosen = (await recovery.run(bulk_id)).chosen
         assert chosen is not None
         assert (chosen.cases, chosen.gone) == (2, 1)
-        assert chosen.sentence.endswith("not the whole of it. 1 of them was no longer in the group and left out.")
+        assert chosen.sentence.endswith("of the group. 1 of them was no longer blocked as seen then, and left out.")
         assert [item.case_id for item in await recovery.items(bulk_id)] == [mine.id]
         await recovery.over(bulk_id)
         assert await recovery.order(**both) == bulk_id, "sent again it is the same run, whatever has moved"

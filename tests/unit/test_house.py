@@ -13,7 +13,8 @@ from caseward.objects import ObjectMissing, Objects, hash_of
 from caseward.partner import Sending
 from partners import checker as checking
 from partners.archive import Archive, drawn
-from partners.checker import Checker
+from partners.checker import AT_ONCE, CHECK_FOR, DEADLINE, WAIT_FOR, Checker
+from partners.pdf_check import SECONDS
 from tests.pdfs import bomb, pdf
 
 WORDS = {
@@ -103,9 +104,22 @@ class TestChecker:
         assert await objects.receipts() == []
         assert (await self.check(objects, pdf())).finding is None
 
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+    async def test_what_somebody_ends_is_looked_at_again(self, objects: Objects, monkeypatch, tmp_path, name: str):
+        ended = tmp_path / "ended.py"
+        ended.write_text(f"import os, signal; os.kill(os.getpid(), signal.{name})")
+        monkeypatch.setattr(checking, "PROGRAM", ended)
+        with pytest.raises(PartnerFailed) as missed:
+            await self.check(objects, pdf())
+        assert (missed.value.error_class, missed.value.code) == ("transient", "ended")
+
+    def test_computing_ends_first_also_where_all_programs_share_one_core(self):
+        assert CHECK_FOR.total_seconds() > 2 * AT_ONCE * SECONDS
+        assert WAIT_FOR + CHECK_FOR < DEADLINE
+
     async def test_what_takes_too_much_computing_is_ended_and_refused(self, objects: Objects, monkeypatch, tmp_path):
         endless = tmp_path / "endless.py"
-        endless.write_text(CHECK.replace("    try:\n", "    while True:\n        pass\n", 1))
+        endless.write_text(CHECK.replace("    try:\n", "    try:\n        while True:\n            pass\n", 1))
         monkeypatch.setattr(checking, "PROGRAM", endless)
         assert (await self.check(objects, pdf())).finding == "too_complex"
 

@@ -28,12 +28,11 @@ from caseward.cases.blocked import BlockedCase, blocked_cases, blocked_in
 from caseward.cases.bulk import (
     DEFAULT_RATE,
     NEVER,
-    NONE_OF_THE_CHOSEN,
     NOT_IN_BULK,
-    NOTHING_BLOCKED,
     PER_ITEM,
     find_group,
     gone,
+    nothing_blocked,
     order_bulk,
 )
 from caseward.cases.commands import field_errors
@@ -41,7 +40,7 @@ from caseward.cases.queries import get_case, snapshot
 from caseward.documents.bulk import BulkGroup
 from caseward.documents.case import ActionDocument, CaseDocument
 from caseward.documents.parts import ReasonDocument
-from caseward.errors import ActionNotAllowed, InputInvalid
+from caseward.errors import InputInvalid
 from caseward.overrides import OVERRIDES
 from caseward.process import Process
 from caseward.situation import Actor, cause_words
@@ -91,7 +90,7 @@ class Ordering:
     only: tuple[UUID, ...]
     """The cases that were ticked; empty where all are meant."""
     gone: int
-    """How many of those are in the group no more."""
+    """How many of those are no longer blocked as they were seen."""
 
     @property
     def process(self) -> Process:
@@ -172,7 +171,7 @@ async def _ordering(
         group = await find_group(session, wiring.catalogue, chosen.as_group(), actor=actor, only=only)
         first = await blocked_cases(session, group, until=chosen.until, only=only, limit=CASES + 1)
         if not first:
-            raise ActionNotAllowed([NONE_OF_THE_CHOSEN if only else NOTHING_BLOCKED])
+            raise nothing_blocked(only)
         case = await get_case(session, wiring.catalogue, case_id=first[0].case_id, actor=actor)
         left_out = gone(only, await blocked_in(session, group, until=chosen.until, only=only)) if only else 0
         cases = first

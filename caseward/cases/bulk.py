@@ -6,7 +6,7 @@ What follows is the chore's work (`bulk_drive.py`): first a few, then the rest, 
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -37,8 +37,6 @@ MAX_ERRORS = 100  # named in one refusal
 MAX_IN_WORDS = 5  # of those, in its sentence
 # Reasons for which the actor could never be allowed, wherever the cases stand.
 NEVER = frozenset({"role_missing", "skip_forbidden"})
-NOTHING_BLOCKED = Reason("nothing_blocked", "No case is blocked like that now.")
-NONE_OF_THE_CHOSEN = replace(NOTHING_BLOCKED, message="None of the chosen cases is blocked like that now.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +145,14 @@ def _wanted(group: dict[str, Any] | None, order: BulkOrder, frozen: Sequence[Fro
     return {**group, "chosen": {"cases": len(set(order.case_ids)), "gone": gone(order.case_ids, frozen)}}
 
 
+def nothing_blocked(chosen: Collection[UUID]) -> ActionNotAllowed:
+    """The refusal of an order over nothing: no case is blocked like that, or none of the chosen ones."""
+    who = "None of the chosen cases" if chosen else "No case"
+    return ActionNotAllowed([Reason("nothing_blocked", f"{who} is blocked like that now.")])
+
+
 def gone(chosen: Collection[UUID], found: Sequence[Frozen]) -> int:
-    """How many of the chosen cases are in the group no more."""
+    """How many of the chosen cases are no longer blocked as they were seen."""
     return len(set(chosen) - {each.case_id for each in found})
 
 
@@ -184,7 +188,7 @@ async def _freeze(session: AsyncSession, catalogue: Catalogue, order: BulkOrder,
     if not OVERRIDES[order.override].per_step:  # once for each case, whatever blocks there
         frozen = list({each.case_id: each for each in reversed(frozen)}.values())[::-1]
     if not frozen:
-        raise ActionNotAllowed([NONE_OF_THE_CHOSEN if order.case_ids else NOTHING_BLOCKED])
+        raise nothing_blocked(order.case_ids)
     return frozen
 
 
@@ -224,7 +228,7 @@ async def find_group(
     for group in found.groups:
         if (group.step, group.partner, group.fingerprint) == named:
             return group
-    raise ActionNotAllowed([NONE_OF_THE_CHOSEN if only else NOTHING_BLOCKED])
+    raise nothing_blocked(only)
 
 
 async def _check_could_be_allowed(

@@ -1,9 +1,11 @@
 """A small company on a real stack of processes: its people, its vendors, and what dies under them."""
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from http import HTTPStatus
@@ -187,6 +189,17 @@ class Company:
     async def keep_promise(self, key: str) -> None:
         """A partner that acknowledged does it now."""
         (await self.sandbox.post(f"/_control/promises/{key}")).raise_for_status()
+
+    @contextmanager
+    def frozen_worker(self) -> Iterator[None]:
+        """The worker stands still meanwhile."""
+        pid = self.stack.children["worker"].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     async def violations(
         self, cases: Collection[str] | None = None, *, after: int = 0, within: timedelta = PATIENCE

@@ -1,8 +1,6 @@
 """A case is taken over while something acts, and the worker dies or freezes at that moment."""
 
 import asyncio
-import os
-import signal
 
 import pytest
 from temporalio.api.enums.v1 import EventType
@@ -28,10 +26,8 @@ class TestATakeoverOfAnUndo:
             await company.stack.kill("worker")
             await company.stack.start_service("worker")
         else:
-            pid = company.stack.children["worker"].pid
-            os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(8)  # longer than Temporal waits for a heartbeat
-            os.kill(pid, signal.SIGCONT)
+            with company.frozen_worker():
+                await asyncio.sleep(8)  # longer than Temporal waits for a heartbeat
         closed = await company.operator.until(
             case["case_id"], lambda now: now["state"] == "cancelled" and now["operation"] is None, within=PATIENCE
         )

@@ -94,7 +94,7 @@ class TestChecker:
         self, objects: Objects, monkeypatch, tmp_path
     ):
         hangs = tmp_path / "hangs.py"
-        hangs.write_text("import time; time.sleep(3600)")
+        hangs.write_text("import signal; signal.pause()")
         with monkeypatch.context() as busy:
             busy.setattr(checking, "PROGRAM", hangs)
             busy.setattr(checking, "CHECK_FOR", timedelta(seconds=0.3))

@@ -3,11 +3,6 @@
 The stale button and the offered action that is refused stand in `test_console.py`.
 """
 
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from playwright.async_api import expect
 
 from tests.acceptance.console.test_console import at, blocked
@@ -19,18 +14,6 @@ async def calls(company: Company, operation: Json, step: str) -> list[str]:
     """What the partners' ledger has of a step and of its compensation."""
     key = f"{operation['operation_id']}:{step}"
     return [entry["call"] for each in (key, f"{key}:undo") for entry in await company.ledger(key=each)]
-
-
-@contextmanager
-def frozen(company: Company) -> Iterator[None]:
-    """The worker stands still meanwhile."""
-    pid = company.stack.children["worker"].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def state(window: Window):
@@ -47,7 +30,7 @@ class TestAWorkerThatGoesOnAfterAnOverride:
         await operator.open(at(case) + "/override/force_cancel")
         approval = await company.approve(case)
         await company.operator.until(case["case_id"], acting("create_in_erp"), within=PATIENCE)
-        with frozen(company):  # it knows nothing of what comes now, and goes on then
+        with company.frozen_worker():  # it knows nothing of what comes now, and goes on then
             await operator.open(at(case) + "/override/force_cancel")
             await operator.page.get_by_label("Reason").fill("The vendor is insolvent")
             await operator.follow(operator.page.get_by_role("button", name="Stop and take everything back"))
